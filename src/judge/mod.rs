@@ -1,0 +1,14 @@
+//! The decision, pure: what a message is, what it answers, whether its recipient is genuine, and
+//! what to do.
+//!
+//! Two doors and no others. `read` says what a message says about itself; what to ask DNS and the
+//! store is known only then. `decide` takes the answers and gives one `Decision` for each
+//! recipient. No I/O, no clock, no log: a log line is a `Reason`, a moment is an argument.
+
+pub mod classify;
+pub mod decision;
+pub mod evidence;
+pub mod lists;
+pub mod original;
+pub mod policy;
+pub mod site;

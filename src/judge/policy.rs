@@ -1,0 +1,145 @@
+//! Station 7: so what do we do? Rules are data; the first that matches decides.
+//!
+//! Takes: `Policy`, filled by `config`. Standards: RFC 3834 §2, RFC 5230 §4.6, RFC 7505.
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+
+use crate::judge::classify::{Class, DsnAction};
+use crate::judge::decision::VerdictKind;
+use crate::judge::lists::{List, Pattern};
+use crate::judge::original::Origin;
+use crate::judge::site::Site;
+
+/// Whether decisions are carried out or only recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Deliver everything; record what would have happened.
+    #[default]
+    Observe,
+    /// Act.
+    Enforce,
+}
+
+/// The table that decides when no rule before it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Deliver what is proven, limit what is not known, hold what failed.
+    #[default]
+    Balanced,
+    /// Deliver only what is proven.
+    Strict,
+}
+
+/// What suppressing means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Suppress {
+    /// Keep it in quarantine and answer 250.
+    #[default]
+    Quarantine,
+    /// Answer 550.
+    Reject,
+    /// Answer 250 and keep only the record.
+    Discard,
+}
+
+/// When an SPF softfail means *failed*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SoftfailMeans {
+    /// When the organizational domain publishes DMARC.
+    #[default]
+    WithDmarc,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a DMARC record with p=none means when nothing passed aligned with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PnoneMeans {
+    /// Failed, as with any other policy.
+    #[default]
+    Fail,
+    /// Nothing.
+    Neutral,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleAction {
+    /// Relay it.
+    Deliver,
+    /// Relay it while the class's limits allow, hold the excess.
+    Limit,
+    /// Hold, reject or discard it, as `policy.suppress` says.
+    Suppress,
+    /// Hold it.
+    Quarantine,
+    /// Answer 550.
+    Reject,
+    /// Answer 250, keep the record only.
+    Discard,
+    /// Answer 451 while the response is young, then as *unknown*.
+    Defer,
+}
+
+/// One rule of the configuration. All conditions that are set must hold; an empty list is not set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, in records.
+    pub name: String,
+    /// Any of these classes.
+    pub classes: Vec<ClassPattern>,
+    /// Any of these verdicts.
+    pub verdicts: Vec<VerdictKind>,
+    /// The recipient is any of these.
+    pub rcpt: Vec<Pattern>,
+    /// Who answers (From of the response) is any of these.
+    pub responder: Vec<Pattern>,
+    /// The client lies in any of these networks.
+    pub client: Vec<IpNet>,
+    /// Whose response it is.
+    pub origin: Option<Origin>,
+    /// What it does.
+    pub action: RuleAction,
+    /// Whether this rule only observes; `None`: as the whole guard.
+    pub mode: Option<Mode>,
+}
+
+/// A class, or one kind of DSN: `dsn`, `dsn.failed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassPattern {
+    /// This class; for a DSN the action does not matter.
+    Class(Class),
+    /// DSNs of any action.
+    AnyDsn,
+    /// DSNs of this action.
+    Dsn(DsnAction),
+}
+
+/// What `decide` is given beside case and evidence.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Whether decisions are carried out.
+    pub mode: Mode,
+    /// The table.
+    pub profile: Profile,
+    /// What suppressing means.
+    pub suppress: Suppress,
+    /// Rules before the profile, in order.
+    pub rules: Vec<Rule>,
+    /// What is ours.
+    pub site: Site,
+    /// Whom to answer whatever the verdict.
+    pub allow: List,
+    /// Whom to answer never.
+    pub deny: List,
+    /// When softfail means failed.
+    pub softfail: SoftfailMeans,
+    /// What p=none means.
+    pub pnone: PnoneMeans,
+    /// Sealers whose ARC results are believed (not used before the tap).
+    pub arc_sealers: HashSet<String>,
+}

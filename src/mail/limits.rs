@@ -1,0 +1,41 @@
+//! Every bound of the program, its unit and its reason, in one place.
+//!
+//! Law 8: everything has a bound; past it stands a 4xx, a 5xx or a signal, never memory.
+//! Bounds that an administrator may move are settings; their defaults stand in `config`.
+
+use std::time::Duration;
+
+/// Bytes of one address, its source route included. RFC 5321 §4.5.3.1.3 asks for 256; VERP and
+/// SRS forms of long addresses are longer.
+pub const ADDRESS_BYTES_MAX: usize = 1024;
+
+/// Characters of peer text shown to a person at once.
+pub const SHOWN_CHARS_MAX: usize = 512;
+
+/// Bytes of one command line with its CRLF. RFC 5321 §4.5.3.1.4 asks for 512 and extensions add
+/// to it; two addresses of `ADDRESS_BYTES_MAX` (path and ORCPT in xtext) fit.
+pub const COMMAND_LINE_BYTES_MAX: usize = 8192;
+
+/// Bytes of one reply line of a next hop. RFC 5321 §4.5.3.1.5 asks for 512; real ones are longer.
+pub const REPLY_LINE_BYTES_MAX: usize = 4096;
+
+/// Lines of one reply of a next hop; EHLO replies have about fifteen.
+pub const REPLY_LINES_MAX: usize = 128;
+
+/// ESMTP parameters of one command.
+pub const PARAMETERS_MAX: usize = 32;
+
+/// Recipients of one transaction. RFC 5321 §4.5.3.1.8 asks for 100; large MTAs send 1,000.
+pub const RECIPIENTS_MAX: usize = 2000;
+
+/// Signals named for one message; each class is reached by far fewer.
+pub const SIGNALS_MAX: usize = 32;
+
+/// Bytes kept of one signal's detail.
+pub const SIGNAL_DETAIL_BYTES_MAX: usize = 200;
+
+/// How old what we know of a next hop's EHLO may be before it is asked again.
+pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
+
+const _: () = assert!(2 * ADDRESS_BYTES_MAX + 512 <= COMMAND_LINE_BYTES_MAX);
+const _: () = assert!(SIGNAL_DETAIL_BYTES_MAX <= SHOWN_CHARS_MAX);

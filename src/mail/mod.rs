@@ -1,0 +1,14 @@
+//! The words of the field, as values: addresses, envelopes, messages, replies, times and bounds.
+//!
+//! Floor 0: pure, and it imports nothing of ours. Every room above speaks in these words.
+
+pub mod address;
+pub mod authres;
+pub mod envelope;
+pub mod header;
+pub mod limits;
+pub mod message;
+pub mod reply;
+pub mod report;
+pub mod shown;
+pub mod time;

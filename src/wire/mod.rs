@@ -1,0 +1,3 @@
+//! Protocols without sockets: bytes in, events and bytes out.
+
+pub mod endpoint;

@@ -1,0 +1,13 @@
+//! The integration tests, one binary; one module for each kind.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    clippy::unreachable,
+    reason = "a test that meets the unexpected fails"
+)]
+
+mod house;
