@@ -16,4 +16,5 @@
 
 pub mod judge;
 pub mod mail;
+pub mod relay;
 pub mod wire;

@@ -39,3 +39,64 @@ pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 
 const _: () = assert!(2 * ADDRESS_BYTES_MAX + 512 <= COMMAND_LINE_BYTES_MAX);
 const _: () = assert!(SIGNAL_DETAIL_BYTES_MAX <= SHOWN_CHARS_MAX);
+
+/// Bytes of a run of dots and NULs that are looked at as a possible end of the message.
+pub const DOT_RUN_BYTES_MAX: usize = 512;
+
+/// Command lines of one session that may be wrong; the next one ends it with 421.
+pub const COMMAND_FAULTS_MAX: usize = 20;
+
+/// Bytes of one XFORWARD line; Postfix takes 512.
+pub const XFORWARD_LINE_BYTES_MAX: usize = 512;
+
+/// How long a connection to a next hop may take; the next one in the list is waiting.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a next hop may take to greet us and to answer EHLO. RFC 5321 §4.5.3.2.1 allows five
+/// minutes; a client of ours waits meanwhile, and another next hop may be there.
+pub const GREETING_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a next hop may take to answer MAIL or RCPT (RFC 5321 §4.5.3.2.2 and §4.5.3.2.3).
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a next hop may take to answer DATA (RFC 5321 §4.5.3.2.4).
+pub const DATA_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a peer may take to take or give the next bytes of content (RFC 5321 §4.5.3.2.5).
+pub const CONTENT_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long a next hop may take to answer the final dot: RFC 5321 §4.5.3.2.6 asks for ten minutes.
+/// A 451 of ours any earlier would deliver twice.
+pub const FINAL_DEADLINE: Duration = Duration::from_secs(900);
+
+/// How long the answer to the final dot is still awaited after the client closed its side.
+pub const FINAL_DEADLINE_ALONE: Duration = Duration::from_secs(60);
+
+/// How long a next hop may take to answer QUIT; nothing depends on it.
+pub const QUIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a client may say nothing between commands (RFC 5321 §4.5.3.2.7).
+pub const CLIENT_IDLE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a transaction waits for a session with the next hop before it gets 451.
+pub const SESSION_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a session with the next hop is kept without use. Postfix waits 300 s for a command,
+/// but holds one of its 100 processes meanwhile.
+pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Messages through one session: enough to save the hellos, few enough to spread over the
+/// processes of a next hop.
+pub const SESSION_MESSAGES_MAX: u32 = 100;
+
+/// Transactions without delivery in a row: Exim cuts a client off at 12, Postfix slows down at 100.
+pub const SESSION_BARREN_MAX: u32 = 10;
+
+/// How long a next hop that failed is tried last, and not asked for its EHLO.
+pub const HOP_DOWN_FOR: Duration = Duration::from_secs(5);
+
+/// Commands sent to a next hop before its replies are read: their replies fit every socket buffer.
+pub const PIPELINE_COMMANDS_MAX: usize = 50;
+
+/// Bytes read or written at once.
+pub const NETWORK_BUFFER_BYTES: usize = 32 * 1024;

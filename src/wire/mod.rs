@@ -1,3 +1,8 @@
 //! Protocols without sockets: bytes in, events and bytes out.
 
+pub mod command;
 pub mod endpoint;
+pub mod keywords;
+pub mod line;
+pub mod smtp_client;
+pub mod smtp_server;

@@ -1,0 +1,118 @@
+//! Station 8: hand it to the next hop.
+//!
+//! Sockets around `wire::smtp_client`. Gives: what all next hops promise (`offer`), and
+//! transactions (`begin`). Sessions are taken at MAIL, bounded in number, kept and rotated.
+//! Errors: `RelayError`, all temporary; the client keeps the message.
+//! Standards: RFC 5321, RFC 2033, RFC 2920, RFC 1870.
+
+pub mod connect;
+pub mod pool;
+pub mod session;
+pub mod transaction;
+
+use std::sync::Arc;
+
+use crate::mail::envelope::{Client, MailFrom, Parameters};
+use crate::relay::connect::{Connect, Sockets};
+use crate::relay::pool::Pool;
+use crate::relay::session::HopFault;
+use crate::relay::transaction::Transaction;
+use crate::wire::endpoint::{Endpoint, NextHop};
+use crate::wire::keywords::Keywords;
+
+/// What the relay is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Tried in order; at least one.
+    pub next_hops: Vec<NextHop>,
+    /// Sessions with next hops at once, idle ones included.
+    pub sessions_max: usize,
+    /// Further EHLO keywords to pass on, upper case.
+    pub pass_keywords: Vec<String>,
+    /// What we call ourselves in EHLO.
+    pub hostname: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10026 };
+        Settings {
+            next_hops: vec![NextHop { endpoint, lmtp: false }],
+            sessions_max: 40,
+            pass_keywords: Vec::new(),
+            hostname: "localhost".to_owned(),
+        }
+    }
+}
+
+/// Why nothing can be relayed now; always temporary.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// No next hop can be reached; what the last one tried did.
+    #[error("no next hop takes mail now ({hop}: {fault})")]
+    NoNextHop {
+        /// The last one tried.
+        hop: String,
+        /// What it did.
+        fault: HopFault,
+    },
+    /// Every next hop that can be reached offers less than the message needs.
+    #[error("no next hop that can be reached offers {0}")]
+    OffersLess(String),
+    /// All sessions were in use for too long.
+    #[error("all sessions with the next hop are in use")]
+    Busy,
+    /// The next hop was lost in the middle.
+    #[error("next hop {hop}: {fault}")]
+    Lost {
+        /// Which one.
+        hop: String,
+        /// What it did.
+        fault: HopFault,
+    },
+}
+
+/// Relays to the next hops.
+pub struct Relay {
+    pool: Arc<Pool>,
+}
+
+impl Relay {
+    /// A relay over the system's sockets.
+    pub fn new(settings: Settings) -> Relay {
+        Relay::with(settings, Arc::new(Sockets))
+    }
+
+    /// A relay over other connections.
+    pub fn with(settings: Settings, connect: Arc<dyn Connect>) -> Relay {
+        Relay { pool: Arc::new(Pool::new(settings, connect)) }
+    }
+
+    /// The end-to-end keywords that every next hop offered when last seen, which is at most
+    /// `limits::EHLO_AGE_MAX` ago; SIZE less `added_bytes`.
+    pub async fn offer(&self, added_bytes: u64) -> Result<Keywords, RelayError> {
+        self.pool.offer(added_bytes).await
+    }
+
+    /// A transaction with the first next hop that can be reached and offers what MAIL and RCPT
+    /// need. Nothing is sent yet.
+    pub async fn begin(
+        &self,
+        mail: &MailFrom,
+        rcpt: &[Parameters],
+        client: &Client,
+        added_bytes: u64,
+    ) -> Result<Transaction, RelayError> {
+        Transaction::begin(Arc::clone(&self.pool), mail, rcpt, client, added_bytes).await
+    }
+
+    /// Says QUIT in every idle session.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// Closes sessions that have been idle for too long. To be called now and then.
+    pub async fn tidy(&self) {
+        self.pool.tidy().await;
+    }
+}

@@ -1,0 +1,371 @@
+//! Lines, and the end of a message.
+//!
+//! Takes: bytes as they came from the network, cut anywhere. Gives: command lines; and a
+//! message's content with the stuffed dots removed (RFC 5321 §4.5.2), until CRLF.CRLF and nothing
+//! else ends it. Errors: `LineFault`; `Content::Ambiguous` where a line of dots is touched by a
+//! bare CR, a bare LF or a NUL: another server could read that as the end of the message, and
+//! what follows as commands (SMTP smuggling).
+//! Bounds: `limits::COMMAND_LINE_BYTES_MAX`, `limits::DOT_RUN_BYTES_MAX`.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::mail::limits::{COMMAND_LINE_BYTES_MAX, DOT_RUN_BYTES_MAX};
+
+/// Why a command line cannot be read; the peer's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineFault {
+    /// Longer than `limits::COMMAND_LINE_BYTES_MAX`; all of it has been skipped.
+    #[error("line too long")]
+    BoundLength,
+    /// It ends in LF without CR, or holds a CR or NUL (RFC 5321 §2.3.8).
+    #[error("bare CR, bare LF or NUL in a command")]
+    PeerLineEnd,
+}
+
+/// Reads command lines.
+#[derive(Debug, Default)]
+pub struct LineReader {
+    skipping: bool,
+}
+
+impl LineReader {
+    /// The next line without its CRLF; `None` when the buffer holds no whole line.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Option<Result<Bytes, LineFault>> {
+        let Some(end) = memchr::memchr(b'\n', buffer) else {
+            if buffer.len() > COMMAND_LINE_BYTES_MAX {
+                self.skipping = true;
+                buffer.clear();
+            }
+            return None;
+        };
+        let line = buffer.split_to(end + 1).freeze();
+        if std::mem::take(&mut self.skipping) || line.len() > COMMAND_LINE_BYTES_MAX {
+            return Some(Err(LineFault::BoundLength));
+        }
+        let Some(text) = line.strip_suffix(b"\r\n") else {
+            return Some(Err(LineFault::PeerLineEnd));
+        };
+        match memchr::memchr2(b'\r', 0, text) {
+            Some(_) => Some(Err(LineFault::PeerLineEnd)),
+            None => Some(Ok(line.slice(..text.len()))),
+        }
+    }
+}
+
+/// What a message's content is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The next bytes of the message, stuffed dots removed.
+    Bytes(Bytes),
+    /// What follows could be read as the end of the message elsewhere. Said once; the content
+    /// goes on, and must not go to a next hop.
+    Ambiguous,
+    /// CRLF.CRLF: the message is whole.
+    End,
+}
+
+/// How the line that begins here was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    /// By CRLF, or by the 354 that all servers read as one.
+    Properly,
+    /// By a bare CR or LF: a line for some servers only.
+    Barely,
+    /// Not a beginning: in the middle of a line.
+    Not,
+}
+
+/// What the bytes at the beginning of a line turn out to be.
+enum Beginning {
+    /// Ordinary content.
+    Ordinary,
+    /// A dot that was stuffed, and content behind it.
+    Stuffed,
+    /// The final dot.
+    Final,
+    /// A line of dots that not every server reads alike.
+    Ambiguous,
+    /// More bytes are needed to tell.
+    Open,
+}
+
+/// Reads a message's content.
+#[derive(Debug)]
+pub struct ContentReader {
+    opened: Opened,
+    ambiguous: bool,
+    bare: bool,
+}
+
+impl Default for ContentReader {
+    fn default() -> Self {
+        ContentReader { opened: Opened::Properly, ambiguous: false, bare: false }
+    }
+}
+
+impl ContentReader {
+    /// The next piece of content; `None` when more bytes are needed.
+    ///
+    /// Bytes that could still turn out to be a line of dots stay in the buffer, so nothing
+    /// dangerous is given out before `Ambiguous` is said.
+    pub fn next(&mut self, buffer: &mut BytesMut) -> Option<Content> {
+        let mut safe = 0;
+        loop {
+            let ahead = buffer.get(safe..).unwrap_or_default();
+            if self.opened != Opened::Not {
+                match self.beginning(ahead) {
+                    Beginning::Ordinary => self.opened = Opened::Not,
+                    Beginning::Open => return give(buffer, safe),
+                    _ if safe > 0 => return give(buffer, safe),
+                    Beginning::Ambiguous => {
+                        self.ambiguous = true;
+                        return Some(Content::Ambiguous);
+                    }
+                    Beginning::Stuffed => {
+                        buffer.advance(1);
+                        self.opened = Opened::Not;
+                    }
+                    Beginning::Final => {
+                        buffer.advance(3);
+                        return Some(Content::End);
+                    }
+                }
+                continue;
+            }
+            let Some(end) = memchr::memchr2(b'\r', b'\n', ahead) else {
+                return give(buffer, buffer.len());
+            };
+            let after = safe + end + 1;
+            safe = match (ahead.get(end), ahead.get(end + 1)) {
+                (Some(b'\r'), None) => return give(buffer, safe + end),
+                (Some(b'\r'), Some(b'\n')) => {
+                    self.opened = Opened::Properly;
+                    after + 1
+                }
+                _ => {
+                    self.opened = Opened::Barely;
+                    self.bare = true;
+                    after
+                }
+            };
+        }
+    }
+
+    /// Whether a bare CR or LF was seen anywhere.
+    pub fn has_bare_line_end(&self) -> bool {
+        self.bare
+    }
+
+    /// Whether `Ambiguous` was said.
+    pub fn is_ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+
+    fn beginning(&self, ahead: &[u8]) -> Beginning {
+        let run = ahead.iter().take(DOT_RUN_BYTES_MAX).take_while(|b| matches!(b, b'.' | 0));
+        let run = run.count();
+        let dots = ahead.get(..run).unwrap_or_default();
+        let stuffed = match self.opened == Opened::Properly && dots.first() == Some(&b'.') {
+            true => Beginning::Stuffed,
+            false => Beginning::Ordinary,
+        };
+        // Why: a line of so many dots would need as many servers in a row, each of which takes one
+        // dot away and reads line ends in another way than the one before.
+        if run == DOT_RUN_BYTES_MAX {
+            return stuffed;
+        }
+        let proper_end = match (ahead.get(run), ahead.get(run + 1)) {
+            (None, _) | (Some(b'\r'), None) => return Beginning::Open,
+            (Some(b'\r'), Some(b'\n')) => true,
+            (Some(b'\r' | b'\n'), _) => false,
+            _ => return stuffed,
+        };
+        if !dots.contains(&b'.') {
+            return Beginning::Ordinary;
+        }
+        let proper = proper_end && self.opened == Opened::Properly && !dots.contains(&0);
+        match (proper, dots.len()) {
+            (true, 1) => Beginning::Final,
+            (true, _) => Beginning::Stuffed,
+            (false, _) if self.ambiguous => stuffed,
+            (false, _) => Beginning::Ambiguous,
+        }
+    }
+}
+
+/// Gives out the first `length` bytes; `None` when that is nothing.
+fn give(buffer: &mut BytesMut, length: usize) -> Option<Content> {
+    (length > 0).then(|| Content::Bytes(buffer.split_to(length).freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    const PIECES: &[&[u8]] = &[b".", b"\r", b"\n", b"\0", b"\r\n", b"text", b"\r\n.", b"\r\n.\r\n"];
+
+    /// Reads `wire` cut at the given places: the content, and whether it ended or was ambiguous.
+    fn read(wire: &[u8], cuts: &[usize]) -> (Vec<u8>, bool, bool, Vec<u8>) {
+        let mut reader = ContentReader::default();
+        let mut buffer = BytesMut::new();
+        let (mut content, mut ended, mut before_ambiguous) = (Vec::new(), false, None);
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for cut in cuts.iter().copied().chain([wire.len()]) {
+            pieces.push(&wire[from..cut]);
+            from = cut;
+        }
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while !ended {
+                match reader.next(&mut buffer) {
+                    None => break,
+                    Some(Content::Bytes(bytes)) => content.extend_from_slice(&bytes),
+                    Some(Content::Ambiguous) => before_ambiguous = Some(content.clone()),
+                    Some(Content::End) => ended = true,
+                }
+            }
+        }
+        (content, ended, reader.is_ambiguous(), before_ambiguous.unwrap_or_default())
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_a_message() {
+        for (wire, content) in [
+            (&b".\r\n"[..], &b""[..]),
+            (b"a\r\n.\r\n", b"a\r\n"),
+            (b"a\r\n..\r\n.\r\n", b"a\r\n.\r\n"),
+            (b"..a\r\n.b\r\n.\r\n", b".a\r\nb\r\n"),
+            (b"a\rb\nc\r\n.\r\n", b"a\rb\nc\r\n"),
+            (b"a\n.b\r\n.\r\n", b"a\n.b\r\n"),
+            (b"a\r\r\n.\r\n", b"a\r\r\n"),
+            (b"\r\n\0\r\n.\r\n", b"\r\n\0\r\n"),
+            (b"\0.a\r\n.\r\n", b"\0.a\r\n"),
+        ] {
+            let (found, ended, ambiguous, _) = read(wire, &[]);
+            assert_eq!((&found[..], ended, ambiguous), (content, true, false), "{wire:?}");
+        }
+    }
+
+    /// Goal: none of the smuggling variants ends the message, and each is named before any byte of
+    /// it is given out. Method: each in the middle of a message that ends properly.
+    #[test]
+    fn no_other_line_of_dots_passes() {
+        for variant in [
+            &b"\n.\n"[..],
+            b"\r.\r",
+            b"\r.\n",
+            b"\n.\r",
+            b"\n.\r\n",
+            b"\r\n.\n",
+            b"\r.\r\n",
+            b"\r\n.\r",
+            b"\r\n\0.\r\n",
+            b"\r\n.\0\r\n",
+            b"\n..\n",
+            b"\r\n..\r",
+            b"\r\0\n.\r\n",
+            b"\r\n.\r\0\n",
+            b"\n.\0\n",
+        ] {
+            let wire = [b"head\r\n\r\nbody", variant, b"MAIL FROM:<x@y>\r\n.\r\n"].concat();
+            let (_, ended, ambiguous, before) = read(&wire, &[]);
+            assert!(ended, "{variant:?} ended too early or never");
+            assert!(ambiguous, "{variant:?} is not named");
+            assert!(before.starts_with(b"head\r\n\r\nbody"));
+            assert!(!before.contains(&b'.'), "{variant:?} was given out before it was named");
+        }
+    }
+
+    #[test]
+    fn a_line_of_very_many_dots_is_content() {
+        let line = [".".repeat(DOT_RUN_BYTES_MAX + 7).into_bytes(), b"\r\n".to_vec()].concat();
+        let wire = [&line[..], b".\r\n"].concat();
+        let (content, ended, ambiguous, _) = read(&wire, &[]);
+        assert_eq!((&content[..], ended, ambiguous), (&line[1..], true, false));
+    }
+
+    proptest! {
+        /// Goal: how the bytes are cut into packets changes nothing.
+        #[test]
+        fn packets_do_not_matter(
+            pieces in proptest::collection::vec(
+                select(PIECES),
+                0..40,
+            ),
+            cuts in proptest::collection::vec(0usize..100, 0..20),
+        ) {
+            let wire = pieces.concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut <= wire.len()).collect();
+            cuts.sort_unstable();
+            prop_assert_eq!(read(&wire, &[]), read(&wire, &cuts));
+        }
+
+        /// Goal: what is given out before `Ambiguous` ends a message under no reading of line ends.
+        #[test]
+        fn nothing_dangerous_is_given_out(
+            pieces in proptest::collection::vec(
+                select(&PIECES[..6]),
+                0..40,
+            ),
+        ) {
+            let wire = pieces.concat();
+            let (content, _, ambiguous, before) = read(&wire, &[]);
+            let safe = if ambiguous { before } else { content };
+            // As our client sends it: stuffed where a line begins after CRLF.
+            let mut sent = Vec::new();
+            crate::wire::smtp_client::Stuffer::default().stuff(&safe, &mut sent);
+            let loose: Vec<u8> = sent.iter().copied().filter(|byte| *byte != 0).collect();
+            let mut lines = loose.split(|byte| matches!(byte, b'\r' | b'\n'));
+            // Why: the last piece is not a line yet; nothing follows it before the real end.
+            let last = lines.next_back();
+            prop_assert!(last.is_some());
+            for line in lines {
+                prop_assert_ne!(line, b".", "in {:?}", String::from_utf8_lossy(&sent));
+            }
+        }
+
+        #[test]
+        fn command_lines_do_not_depend_on_packets(text in "[a-z\\r\\n]{0,60}", cut in 0usize..60) {
+            let wire = text.as_bytes();
+            let whole = |pieces: &[&[u8]]| {
+                let (mut reader, mut buffer) = (LineReader::default(), BytesMut::new());
+                let mut lines = Vec::new();
+                for piece in pieces {
+                    buffer.extend_from_slice(piece);
+                    while let Some(line) = reader.next(&mut buffer) {
+                        lines.push(line);
+                    }
+                }
+                lines
+            };
+            let cut = cut.min(wire.len());
+            prop_assert_eq!(whole(&[wire]), whole(&[&wire[..cut], &wire[cut..]]));
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_skipped_in_bounded_memory() {
+        let (mut reader, mut buffer) = (LineReader::default(), BytesMut::new());
+        for _ in 0..100 {
+            buffer.extend_from_slice(&[b'x'; 1000]);
+            assert_eq!(reader.next(&mut buffer), None);
+            assert!(buffer.len() <= COMMAND_LINE_BYTES_MAX + 1000);
+        }
+        buffer.extend_from_slice(b"\r\nNOOP\r\n");
+        assert_eq!(reader.next(&mut buffer), Some(Err(LineFault::BoundLength)));
+        assert_eq!(reader.next(&mut buffer), Some(Ok(Bytes::from_static(b"NOOP"))));
+    }
+
+    #[test]
+    fn a_command_line_ends_in_crlf_only() {
+        for wire in [&b"NOOP\n"[..], b"NO\rOP\r\n", b"NO\0OP\r\n"] {
+            let mut buffer = BytesMut::from(wire);
+            let line = LineReader::default().next(&mut buffer);
+            assert_eq!(line, Some(Err(LineFault::PeerLineEnd)));
+        }
+    }
+}

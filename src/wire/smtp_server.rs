@@ -1,0 +1,312 @@
+//! The server side of SMTP and LMTP, without sockets: command lines in, steps out.
+//!
+//! Takes: lines from `wire::line`. Gives: `Step`, what the driver must do next; the answers that
+//! need nobody else are made here. Errors: every fault of a peer is a reply with an enhanced code.
+//! Bounds: `limits::PARAMETERS_MAX`, `limits::RECIPIENTS_MAX`, `limits::COMMAND_FAULTS_MAX`.
+//! Standards: RFC 5321 §4.1, RFC 2033, RFC 3461 §4, RFC 6531 §3.7.4, Postfix's XFORWARD.
+
+use bytes::Bytes;
+
+use crate::mail::envelope::{MailFrom, Parameters, Recipient, XforwardAttribute};
+use crate::mail::limits::{COMMAND_FAULTS_MAX, RECIPIENTS_MAX};
+use crate::mail::reply::Reply;
+use crate::wire::command::{Command, CommandFault};
+use crate::wire::endpoint::Protocol;
+use crate::wire::keywords::Keywords;
+use crate::wire::line::LineFault;
+
+/// The attributes of XFORWARD that are taken and repeated to the next hop.
+pub const XFORWARD_ATTRIBUTES: &[&str] =
+    &["NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE"];
+
+/// What the driver does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Answer this; nothing else is to be done.
+    Say(Reply),
+    /// Answer this and close.
+    Close(Reply),
+    /// A transaction begins. Say `mail_refused` when it is not taken.
+    Mail(MailFrom),
+    /// A recipient. Say `recipient_accepted` when it is taken.
+    Rcpt(Recipient),
+    /// The content comes, if the driver has a 354 for it. Say `transaction_over` after it.
+    Data,
+    /// The transaction is dropped; answer this.
+    Reset(Reply),
+}
+
+/// Where the conversation stands; each state holds what is true in it and nothing else.
+#[derive(Debug)]
+enum State {
+    /// Nobody has said EHLO, HELO or LHLO.
+    New,
+    /// No transaction is open.
+    Ready(Greeted),
+    /// MAIL was given.
+    Open(Greeted, Transaction),
+}
+
+#[derive(Clone, Debug)]
+struct Greeted {
+    helo: String,
+    extended: bool,
+}
+
+#[derive(Debug)]
+struct Transaction {
+    mail: MailFrom,
+    recipients: Vec<Recipient>,
+}
+
+/// One conversation with a client.
+#[derive(Debug)]
+pub struct Session {
+    protocol: Protocol,
+    hostname: String,
+    /// At the end of our refusals, so that a log line of the client finds ours.
+    id: String,
+    offer: Keywords,
+    state: State,
+    xforward: Vec<XforwardAttribute>,
+    faults: usize,
+}
+
+impl Session {
+    /// A conversation in which nothing was said. `offer` are the end-to-end keywords to promise.
+    pub fn new(protocol: Protocol, hostname: &str, id: &str, offer: Keywords) -> Session {
+        Session {
+            protocol,
+            hostname: hostname.to_owned(),
+            id: id.to_owned(),
+            offer,
+            state: State::New,
+            xforward: Vec::new(),
+            faults: 0,
+        }
+    }
+
+    /// The greeting (RFC 5321 §4.2).
+    pub fn greeting(&self) -> Reply {
+        let protocol = match self.protocol {
+            Protocol::Smtp => "ESMTP",
+            Protocol::Lmtp => "LMTP",
+        };
+        Reply::new(220, "", &format!("{} {protocol} replyguard", self.hostname))
+    }
+
+    /// What the client called itself; empty before it did.
+    pub fn helo(&self) -> &str {
+        match &self.state {
+            State::New => "",
+            State::Ready(greeted) | State::Open(greeted, _) => &greeted.helo,
+        }
+    }
+
+    /// Whether the client said EHLO or LHLO.
+    pub fn is_extended(&self) -> bool {
+        match &self.state {
+            State::New => false,
+            State::Ready(greeted) | State::Open(greeted, _) => greeted.extended,
+        }
+    }
+
+    /// What the client said of its own client, for the transaction that is open or comes next.
+    pub fn xforward(&self) -> &[XforwardAttribute] {
+        &self.xforward
+    }
+
+    /// The open transaction: MAIL, and the recipients accepted so far.
+    pub fn transaction(&self) -> Option<(&MailFrom, &[Recipient])> {
+        match &self.state {
+            State::Open(_, transaction) => Some((&transaction.mail, &transaction.recipients)),
+            State::New | State::Ready(_) => None,
+        }
+    }
+
+    /// MAIL was not taken: there is no transaction.
+    pub fn mail_refused(&mut self) {
+        self.end_transaction();
+    }
+
+    /// A recipient was taken.
+    pub fn recipient_accepted(&mut self, recipient: Recipient) {
+        if let State::Open(_, transaction) = &mut self.state {
+            transaction.recipients.push(recipient);
+        }
+    }
+
+    /// The message was answered: the transaction is over, and so is XFORWARD.
+    pub fn transaction_over(&mut self) {
+        self.end_transaction();
+        self.xforward.clear();
+    }
+
+    /// Reads one command line and says what comes next.
+    pub fn advance(&mut self, line: Result<Bytes, LineFault>) -> Step {
+        let step = match line {
+            Ok(line) => match Command::parse(&line) {
+                Ok(command) => self.obey(command),
+                Err(fault) => self.refuse_fault(fault),
+            },
+            Err(fault) => self.refuse(500, "5.5.2", &fault.to_string()),
+        };
+        match &step {
+            Step::Say(reply) if !reply.is_positive() => self.count_fault(step),
+            _ => step,
+        }
+    }
+
+    fn obey(&mut self, command: Command) -> Step {
+        match command {
+            Command::Helo(name) => self.helo_given(Protocol::Smtp, name, Extended::No),
+            Command::Ehlo(name) => self.helo_given(Protocol::Smtp, name, Extended::Yes),
+            Command::Lhlo(name) => self.helo_given(Protocol::Lmtp, name, Extended::Yes),
+            Command::Mail(mail) => self.mail_given(mail),
+            Command::Rcpt(recipient) => self.rcpt_given(recipient),
+            Command::Data => self.data_given(),
+            Command::Rset => {
+                self.transaction_over();
+                Step::Reset(Reply::new(250, "2.0.0", "Ok"))
+            }
+            Command::Xforward(attributes) => self.xforward_given(attributes),
+            Command::Noop => Step::Say(Reply::new(250, "2.0.0", "Ok")),
+            // RFC 5321 §3.5.3: 252, and never a list of mailboxes.
+            Command::Vrfy => Step::Say(Reply::new(252, "2.5.0", "Send some mail, I will try")),
+            Command::Help => Step::Say(Reply::new(214, "2.0.0", "See RFC 5321")),
+            Command::Quit => Step::Close(Reply::new(221, "2.0.0", "Bye")),
+            Command::NotImplemented(verb) => {
+                self.refuse(502, "5.5.1", &format!("{verb} is not implemented here"))
+            }
+        }
+    }
+
+    fn helo_given(&mut self, spoken: Protocol, name: String, extended: Extended) -> Step {
+        if spoken != self.protocol {
+            let wanted = match self.protocol {
+                Protocol::Smtp => "this is SMTP: say EHLO",
+                Protocol::Lmtp => "this is LMTP: say LHLO",
+            };
+            return self.refuse(500, "5.5.1", wanted);
+        }
+        let extended = extended == Extended::Yes;
+        self.xforward.clear();
+        self.state = State::Ready(Greeted { helo: name, extended });
+        if !extended {
+            return Step::Reset(Reply::new(250, "", &self.hostname));
+        }
+        let ours = ["PIPELINING".to_owned(), "ENHANCEDSTATUSCODES".to_owned()];
+        let xforward = format!("XFORWARD {}", XFORWARD_ATTRIBUTES.join(" "));
+        let lines: Vec<String> = [self.hostname.clone()]
+            .into_iter()
+            .chain(ours)
+            .chain(self.offer.lines())
+            .chain([xforward])
+            .collect();
+        Step::Reset(Reply::lines(250, &lines))
+    }
+
+    fn mail_given(&mut self, mail: MailFrom) -> Step {
+        let greeted = match &self.state {
+            State::New => return self.refuse(503, "5.5.1", "say hello first"),
+            State::Open(..) => return self.refuse(503, "5.5.1", "nested MAIL"),
+            State::Ready(greeted) => greeted.clone(),
+        };
+        if let Some(step) = self.refused_parameters(&mail.parameters, &greeted) {
+            return step;
+        }
+        let utf8 = mail.parameters.has("SMTPUTF8");
+        if !utf8 && !mail.path_text.is_ascii() {
+            return self.refuse(553, "5.6.7", "an address with UTF-8 needs SMTPUTF8");
+        }
+        let declared = mail.parameters.size_bytes();
+        if let (Some(declared), Some(max)) = (declared, self.offer.size_bytes_max())
+            && declared > max
+        {
+            return self.refuse(552, "5.3.4", "message too big for the next hop");
+        }
+        self.state =
+            State::Open(greeted, Transaction { mail: mail.clone(), recipients: Vec::new() });
+        Step::Mail(mail)
+    }
+
+    fn rcpt_given(&mut self, recipient: Recipient) -> Step {
+        let State::Open(greeted, transaction) = &self.state else {
+            return self.refuse(503, "5.5.1", "RCPT needs MAIL first");
+        };
+        let utf8 = transaction.mail.parameters.has("SMTPUTF8");
+        let full = transaction.recipients.len() >= RECIPIENTS_MAX;
+        let greeted = greeted.clone();
+        if full {
+            return self.refuse(452, "4.5.3", "too many recipients: send the rest separately");
+        }
+        if let Some(step) = self.refused_parameters(&recipient.parameters, &greeted) {
+            return step;
+        }
+        if !utf8 && !recipient.path_text.is_ascii() {
+            return self.refuse(553, "5.6.7", "an address with UTF-8 needs SMTPUTF8");
+        }
+        Step::Rcpt(recipient)
+    }
+
+    fn data_given(&mut self) -> Step {
+        match &self.state {
+            State::Open(_, transaction) if !transaction.recipients.is_empty() => Step::Data,
+            State::Open(..) => self.refuse(554, "5.5.1", "no valid recipients"),
+            State::New | State::Ready(_) => self.refuse(503, "5.5.1", "DATA needs MAIL first"),
+        }
+    }
+
+    fn xforward_given(&mut self, attributes: Vec<XforwardAttribute>) -> Step {
+        if !matches!(self.state, State::Ready(_)) {
+            return self.refuse(503, "5.5.1", "XFORWARD stands after EHLO and before MAIL");
+        }
+        let known = |name: &str| XFORWARD_ATTRIBUTES.contains(&name);
+        if !attributes.iter().all(|attribute| known(&attribute.name)) {
+            return self.refuse(501, "5.5.4", "unknown XFORWARD attribute");
+        }
+        for attribute in attributes {
+            self.xforward.retain(|given| given.name != attribute.name);
+            self.xforward.push(attribute);
+        }
+        Step::Say(Reply::new(250, "2.0.0", "Ok"))
+    }
+
+    fn refused_parameters(&mut self, parameters: &Parameters, greeted: &Greeted) -> Option<Step> {
+        if !greeted.extended && !parameters.is_empty() {
+            return Some(self.refuse(555, "5.5.4", "parameters need EHLO"));
+        }
+        let refused = self.offer.not_allowed(parameters)?.to_owned();
+        Some(self.refuse(555, "5.5.4", &format!("{refused} is not offered here")))
+    }
+
+    fn end_transaction(&mut self) {
+        if let State::Open(greeted, _) = &self.state {
+            self.state = State::Ready(greeted.clone());
+        }
+    }
+
+    fn refuse(&self, code: u16, enhanced: &str, text: &str) -> Step {
+        Step::Say(Reply::new(code, enhanced, &format!("{text} {}", self.id)))
+    }
+
+    fn refuse_fault(&self, fault: CommandFault) -> Step {
+        let (code, enhanced) = fault.codes();
+        self.refuse(code, enhanced, &fault.to_string())
+    }
+
+    /// Why: a client that only ever errs is no mail server, and holds a session for nothing.
+    fn count_fault(&mut self, step: Step) -> Step {
+        self.faults += 1;
+        match self.faults > COMMAND_FAULTS_MAX {
+            true => Step::Close(Reply::new(421, "4.7.0", &format!("too many errors {}", self.id))),
+            false => step,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extended {
+    Yes,
+    No,
+}
