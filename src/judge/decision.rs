@@ -294,6 +294,8 @@ reasons! {
     FailedSoftfail = "failed-softfail",
     /// The recipient's domain publishes DMARC and nothing passed aligned with it.
     FailedDmarc = "failed-dmarc",
+    /// Too many hops.
+    Hops = "hops",
     /// Nothing speaks for the recipient.
     Unauthenticated = "unauthenticated",
     /// DNS trouble: not decided yet.
@@ -308,8 +310,6 @@ reasons! {
     LimitPair = "limit-pair",
     /// This recipient got as many such responses as one may get.
     LimitRecipient = "limit-recipient",
-    /// The memory that counts limited responses failed.
-    LimitUnknown = "limit-unknown",
     /// The message holds line ends that the next hop could read as the end of the message.
     BareLineEnd = "bare-line-end",
     /// The next hop refuses this recipient for good, but takes others of the same message.
@@ -333,6 +333,8 @@ pub struct Decision {
     pub action: Action,
     /// What would have been done, where only observing keeps it from being done.
     pub would: Option<Action>,
+    /// Whether this delivery counts against the limits of its recipient.
+    pub counts: bool,
     /// The name of the rule that matched.
     pub rule: String,
     /// Why, as a code.

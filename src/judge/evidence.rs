@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::shown::Shown;
+use crate::mail::time::Timestamp;
 
 /// The result of an authentication method, in the words of RFC 8601 §2.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -255,6 +256,10 @@ pub struct SentBefore {
 pub struct RecipientEvidence {
     /// How many limited responses it got before; a gap when the memory failed.
     pub sent_before: Known<SentBefore>,
+    /// How often our own trace proves that this message went to it before.
+    pub laps: u32,
+    /// When it first did.
+    pub first_lap: Option<Timestamp>,
 }
 
 /// Everything `decide` sees beside the case and the policy.

@@ -1,6 +1,6 @@
-//! Station 7: so what do we do? Rules are data; the first that matches decides.
+//! What `decide` is given beside case and evidence: the rules, as data.
 //!
-//! Takes: `Policy`, filled by `config`. Standards: RFC 3834 §2, RFC 5230 §4.6, RFC 7505.
+//! Takes: settings, checked by `config`. `judge::ruling` applies them, first match wins.
 
 use std::collections::HashSet;
 
@@ -142,4 +142,53 @@ pub struct Policy {
     pub pnone: PnoneMeans,
     /// Sealers whose ARC results are believed (not used before the tap).
     pub arc_sealers: HashSet<String>,
+    /// When mail goes round.
+    pub loops: LoopLimits,
+}
+
+/// When mail goes round (design of loops: laps are proven by our own trace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopLimits {
+    /// How often a message may come back; a response may not at all.
+    pub laps_max: u32,
+    /// `Received` lines of a response beyond which it is held.
+    pub hops_max_response: u32,
+    /// `Received` lines of other mail beyond which it is held, if it also bears our trace.
+    pub hops_max: u32,
+}
+
+impl Default for LoopLimits {
+    fn default() -> Self {
+        LoopLimits { laps_max: 1, hops_max_response: 25, hops_max: 60 }
+    }
+}
+
+impl ClassPattern {
+    /// Reads `auto-reply`, `dsn`, `dsn.failed`…; `None` for what is no guarded class.
+    pub fn parse(text: &str) -> Option<ClassPattern> {
+        let dsn = |action| Some(ClassPattern::Dsn(action));
+        match text {
+            "dsn" => Some(ClassPattern::AnyDsn),
+            "dsn.failed" => dsn(DsnAction::Failed),
+            "dsn.delayed" => dsn(DsnAction::Delayed),
+            "dsn.delivered" => dsn(DsnAction::Delivered),
+            "dsn.relayed" => dsn(DsnAction::Relayed),
+            "dsn.expanded" => dsn(DsnAction::Expanded),
+            "auto-reply" => Some(ClassPattern::Class(Class::AutoReply)),
+            "challenge" => Some(ClassPattern::Class(Class::Challenge)),
+            "mdn" => Some(ClassPattern::Class(Class::Mdn)),
+            "dmarc-report" => Some(ClassPattern::Class(Class::DmarcReport)),
+            "feedback-report" => Some(ClassPattern::Class(Class::FeedbackReport)),
+            _ => None,
+        }
+    }
+
+    /// Whether the class is meant.
+    pub fn matches(self, class: Class) -> bool {
+        match self {
+            ClassPattern::Class(wanted) => wanted == class,
+            ClassPattern::AnyDsn => class.dsn_action().is_some(),
+            ClassPattern::Dsn(action) => class.dsn_action() == Some(action),
+        }
+    }
 }

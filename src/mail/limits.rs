@@ -100,3 +100,40 @@ pub const PIPELINE_COMMANDS_MAX: usize = 50;
 
 /// Bytes read or written at once.
 pub const NETWORK_BUFFER_BYTES: usize = 32 * 1024;
+
+/// Recipients whose codes stand in our trace at most; above it there are none.
+pub const TRACE_RECIPIENTS_MAX: usize = 32;
+
+/// Bytes that our two lines on top of a message take at most; SIZE is announced less by it.
+pub const TRACE_LINES_BYTES_MAX: usize = 2048;
+
+/// Time in which limited responses are counted.
+pub const LIMIT_WINDOW: Duration = Duration::from_secs(24 * 3600);
+
+/// Limited auto-replies and challenges from one responder to one recipient in `LIMIT_WINDOW`.
+pub const AUTO_REPLY_PAIR_MAX: u32 = 1;
+
+/// Limited auto-replies and challenges to one recipient in `LIMIT_WINDOW`.
+pub const AUTO_REPLY_RECIPIENT_MAX: u32 = 5;
+
+/// Limited DSNs about one failed recipient to one recipient in `LIMIT_WINDOW`.
+pub const DSN_PAIR_MAX: u32 = 1;
+
+/// Limited DSNs to one recipient in `LIMIT_WINDOW`.
+pub const DSN_RECIPIENT_MAX: u32 = 20;
+
+/// Limited MDNs about one message to one recipient in `LIMIT_WINDOW`.
+pub const MDN_PAIR_MAX: u32 = 1;
+
+/// Reports from one responder to one recipient in `LIMIT_WINDOW`: a collector of aggregate reports
+/// gets one for each domain it serves.
+pub const REPORT_PAIR_MAX: u32 = 100;
+
+/// How long a response waits for DNS to recover before it is treated as if nothing were known: a
+/// dead zone is no proof of forgery.
+pub const DEFER_AGE_MAX: Duration = Duration::from_secs(4 * 3600);
+
+/// How far a date may lie ahead of our clock and still be believed.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);
+
+const _: () = assert!(TRACE_RECIPIENTS_MAX * 20 + 1024 <= TRACE_LINES_BYTES_MAX);

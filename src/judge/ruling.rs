@@ -1,0 +1,283 @@
+//! Station 7: so what do we do? The rules in their order; the first that matches decides.
+//!
+//! Takes: what was asked of one recipient. Gives: a `Ruling`. The order is data: `ORDER`.
+//! Why this order: what goes round or cannot arrive is never sent; then the administrator's own
+//! rules; then what is not judged; then what he knows better; then the table of the profile.
+//! Standards: RFC 3834 §2, RFC 5230 §4.6, RFC 5321 §4.5.5, RFC 7505.
+
+use crate::judge::Case;
+use crate::judge::classify::{Class, DsnAction, Guarded};
+use crate::judge::decision::{LoopFinding, LoopKind, Reason, Scope, Verdict, VerdictKind};
+use crate::judge::evidence::{Evidence, Receives};
+use crate::judge::lists::Entry;
+use crate::judge::original::Origin;
+use crate::judge::policy::{Mode, Policy, Profile, Rule, RuleAction};
+use crate::mail::address::{Address, ForwardPath, ReversePath};
+use crate::mail::envelope::Envelope;
+use crate::mail::time::Timestamp;
+
+/// What is asked of one recipient.
+pub struct Asked<'a> {
+    /// The envelope.
+    pub envelope: &'a Envelope,
+    /// The recipient.
+    pub recipient: &'a ForwardPath,
+    /// What the message says of itself.
+    pub case: &'a Case,
+    /// What is known beside it.
+    pub evidence: &'a Evidence,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// Now.
+    pub now: Timestamp,
+    /// The verdict; `None` where nobody is judged.
+    pub verdict: Option<&'a Verdict>,
+    /// The loop; `None` where there is none.
+    pub loop_finding: Option<&'a LoopFinding>,
+}
+
+/// What a rule says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// What to do.
+    pub action: RuleAction,
+    /// The rule's name.
+    pub rule: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// One rule: its say, or `None` when it does not match.
+type Station = fn(&Asked<'_>) -> Option<Ruling>;
+
+/// The order of the rules. The last one always matches.
+const ORDER: &[Station] = &[
+    going_round,
+    unguarded,
+    cannot_receive,
+    null_subject,
+    configured,
+    local,
+    relayed,
+    denied,
+    subject_not_to_answer,
+    allowed,
+    table,
+];
+
+/// The ruling for one recipient.
+pub fn ruling(asked: &Asked<'_>) -> Ruling {
+    let found = ORDER.iter().find_map(|station| station(asked));
+    // Why: `table` matches always; deferring is what cannot do harm should that ever be untrue.
+    found.unwrap_or_else(|| rule("none", RuleAction::Defer, Reason::Unknown))
+}
+
+/// The first configured rule that only observes and would have decided otherwise.
+pub fn observed<'a>(asked: &Asked<'a>) -> Option<&'a Rule> {
+    let mut rules = asked.policy.rules.iter();
+    rules.find(|rule| rule.mode == Some(Mode::Observe) && matches(rule, asked))
+}
+
+impl Asked<'_> {
+    fn address(&self) -> Option<&Address> {
+        self.recipient.address()
+    }
+
+    fn is_response(&self) -> bool {
+        self.case.class.guarded() == Guarded::Response
+    }
+
+    fn is_relayed(&self) -> bool {
+        self.case.origin == Some(Origin::Relayed)
+    }
+}
+
+fn rule(name: &str, action: RuleAction, reason: Reason) -> Ruling {
+    Ruling { action, rule: name.to_owned(), reason }
+}
+
+fn going_round(asked: &Asked<'_>) -> Option<Ruling> {
+    let reason = match asked.loop_finding?.kind {
+        LoopKind::Hops => Reason::Hops,
+        _ => Reason::Loop,
+    };
+    // Why: a loop is held whatever `policy.suppress` says: a 5xx makes one more message of it.
+    Some(rule("loop", RuleAction::Quarantine, reason))
+}
+
+fn unguarded(asked: &Asked<'_>) -> Option<Ruling> {
+    let reason = match asked.case.class {
+        Class::Personal => Reason::Personal,
+        Class::List => Reason::List,
+        Class::Bulk => Reason::Bulk,
+        Class::Notification => Reason::Notification,
+        _ => return None,
+    };
+    Some(rule("not-judged", RuleAction::Deliver, reason))
+}
+
+fn cannot_receive(asked: &Asked<'_>) -> Option<Ruling> {
+    let domain = asked.recipient.domain()?;
+    let reason = match asked.evidence.domains.get(domain)?.receives {
+        Ok(Receives::NoSuchDomain) => Reason::NoSuchDomain,
+        Ok(Receives::NullMx) => Reason::NullMx,
+        Ok(Receives::Yes) | Err(_) => return None,
+    };
+    Some(rule("cannot-receive", RuleAction::Suppress, reason))
+}
+
+/// RFC 3834 §2, RFC 5321 §4.5.5: what had a null reverse-path is answered by nothing.
+fn null_subject(asked: &Asked<'_>) -> Option<Ruling> {
+    let null = asked.case.original.return_path == Some(ReversePath::Null);
+    let ours = asked.is_response() && !asked.is_relayed();
+    (null && ours).then(|| rule("null-subject", RuleAction::Suppress, Reason::NullSubject))
+}
+
+fn configured(asked: &Asked<'_>) -> Option<Ruling> {
+    let mut rules = asked.policy.rules.iter();
+    let found = rules.find(|rule| rule.mode != Some(Mode::Observe) && matches(rule, asked))?;
+    Some(rule(&found.name, found.action, Reason::ConfiguredRule))
+}
+
+fn matches(rule: &Rule, asked: &Asked<'_>) -> bool {
+    let one_of = |patterns: &[crate::judge::lists::Pattern], address: Option<&Address>| {
+        patterns.is_empty()
+            || address.is_some_and(|address| patterns.iter().any(|p| p.matches(address)))
+    };
+    let class = asked.case.class;
+    let kind = asked.verdict.map(Verdict::kind);
+    (rule.classes.is_empty() || rule.classes.iter().any(|pattern| pattern.matches(class)))
+        && (rule.verdicts.is_empty() || kind.is_some_and(|kind| rule.verdicts.contains(&kind)))
+        && one_of(&rule.rcpt, asked.address())
+        && one_of(&rule.responder, asked.case.responder.as_ref())
+        && (rule.client.is_empty()
+            || asked.envelope.client.ip.is_some_and(|ip| {
+                rule.client.iter().any(|network| network.contains(&ip.to_canonical()))
+            }))
+        && rule.origin.is_none_or(|origin| asked.case.origin == Some(origin))
+}
+
+/// Our own mailboxes are not judged, nor are our own postmaster and abuse desks.
+///
+/// Why only our own: a spammer who forges `postmaster@` of somebody else's domain must not get
+/// our bounces sent there.
+fn local(asked: &Asked<'_>) -> Option<Ruling> {
+    let deliver = |reason| Some(rule("local-domain", RuleAction::Deliver, reason));
+    let address = match asked.recipient {
+        ForwardPath::Postmaster(_) => return deliver(Reason::LocalPostmaster),
+        ForwardPath::Address(address) => address,
+    };
+    let site = &asked.policy.site;
+    if site.is_local(address) {
+        return deliver(Reason::LocalDomain);
+    }
+    let desk = ["postmaster", "abuse"].iter().any(|d| address.local().eq_ignore_ascii_case(d));
+    let own_host = address.domain().is_some_and(|domain| site.is_own_host(domain.as_str()));
+    if desk && own_host { deliver(Reason::LocalPostmaster) } else { None }
+}
+
+fn relayed(asked: &Asked<'_>) -> Option<Ruling> {
+    let relayed = asked.is_relayed();
+    relayed.then(|| rule("relayed-response", RuleAction::Deliver, Reason::RelayedResponse))
+}
+
+fn denied(asked: &Asked<'_>) -> Option<Ruling> {
+    asked.policy.deny.entry_for(asked.address()?, asked.now)?;
+    Some(rule("deny-list", RuleAction::Suppress, Reason::DenyList))
+}
+
+/// RFC 5230 §4.6 and RFC 3834 §2: list traffic and automatic messages get no automatic answer.
+fn subject_not_to_answer(asked: &Asked<'_>) -> Option<Ruling> {
+    if !matches!(asked.case.class, Class::AutoReply | Class::Challenge) {
+        return None;
+    }
+    let kind = &asked.case.original.kind;
+    if kind.list.is_some() {
+        return Some(rule("subject-list", RuleAction::Suppress, Reason::SubjectList));
+    }
+    let automatic = kind.automatic.is_some();
+    automatic.then(|| rule("subject-automatic", RuleAction::Suppress, Reason::SubjectAutomatic))
+}
+
+/// The allow list lifts verdict rules and limits; against *failed* only an entry that says so.
+fn allowed(asked: &Asked<'_>) -> Option<Ruling> {
+    allow_entry(asked)?;
+    Some(rule("allow-list", RuleAction::Deliver, Reason::AllowList))
+}
+
+/// The entry of the allow list that helps this recipient.
+pub fn allow_entry<'a>(asked: &Asked<'a>) -> Option<&'a Entry> {
+    let entry = asked.policy.allow.entry_for(asked.recipient.address()?, asked.now)?;
+    let failed = asked.verdict.map(Verdict::kind) == Some(VerdictKind::Failed);
+    (!failed || entry.forged).then_some(entry)
+}
+
+fn table(asked: &Asked<'_>) -> Option<Ruling> {
+    let Some(verdict) = asked.verdict else { return Some(report(asked)) };
+    Some(table_row(asked.policy.profile, asked.case.class, verdict))
+}
+
+/// Reports are limited in every case, and there is no report about a report.
+fn report(asked: &Asked<'_>) -> Ruling {
+    let about_report = asked.case.original.kind.automatic.is_some();
+    match about_report {
+        true => rule("report-on-report", RuleAction::Suppress, Reason::ReportOnReport),
+        false => rule("report", RuleAction::Limit, Reason::Report),
+    }
+}
+
+/// The table of the profile: one row for each class, one column for each verdict.
+pub fn table_row(profile: Profile, class: Class, verdict: &Verdict) -> Ruling {
+    let kind = verdict.kind();
+    let action = match (profile, kind) {
+        (_, VerdictKind::Authenticated) => RuleAction::Deliver,
+        (_, VerdictKind::Failed) => RuleAction::Suppress,
+        (Profile::Strict, VerdictKind::Unresolved) => strict_unresolved(class),
+        (Profile::Strict, _) => RuleAction::Suppress,
+        (Profile::Balanced, kind) => balanced(class, kind),
+    };
+    let domain_only = matches!(verdict, Verdict::Authenticated { scope: Scope::DomainOnly, .. });
+    let profile = match profile {
+        Profile::Balanced => "balanced",
+        Profile::Strict => "strict",
+    };
+    let class = match class.dsn_action() {
+        Some(action) => format!("dsn-{}", action.as_str()),
+        None => class.as_str().to_owned(),
+    };
+    Ruling {
+        action: if domain_only { RuleAction::Limit } else { action },
+        rule: format!("{profile}.{class}.{kind}"),
+        reason: reason_of(verdict),
+    }
+}
+
+/// The columns unauthenticated, unresolved and unknown of the profile `balanced`.
+fn balanced(class: Class, kind: VerdictKind) -> RuleAction {
+    match class {
+        Class::AutoReply | Class::Mdn | Class::Dsn(DsnAction::Failed) => match kind {
+            VerdictKind::Unresolved => RuleAction::Defer,
+            _ => RuleAction::Limit,
+        },
+        // Why: nobody misses a challenge, a delay notice or a receipt that he did not ask for.
+        _ => RuleAction::Suppress,
+    }
+}
+
+fn strict_unresolved(class: Class) -> RuleAction {
+    balanced(class, VerdictKind::Unresolved)
+}
+
+fn reason_of(verdict: &Verdict) -> Reason {
+    use crate::judge::decision::FailureKind;
+    match verdict {
+        Verdict::Authenticated { scope: Scope::Address, .. } => Reason::Authenticated,
+        Verdict::Authenticated { scope: Scope::DomainOnly, .. } => Reason::DomainOnly,
+        Verdict::Failed { by: FailureKind::Spf } => Reason::FailedSpf,
+        Verdict::Failed { by: FailureKind::SoftFail } => Reason::FailedSoftfail,
+        Verdict::Failed { by: FailureKind::Dmarc } => Reason::FailedDmarc,
+        Verdict::Unauthenticated => Reason::Unauthenticated,
+        Verdict::Unresolved => Reason::Unresolved,
+        Verdict::Unknown { .. } => Reason::Unknown,
+    }
+}
