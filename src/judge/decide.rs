@@ -201,7 +201,6 @@ mod tests {
 
     /// One message on its way, everything at its simplest; each test changes what it is about.
     struct Scene {
-        class: Class,
         to: &'static str,
         verdict: &'static str,
         case: Case,
