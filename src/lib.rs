@@ -19,4 +19,5 @@
 pub mod judge;
 pub mod mail;
 pub mod relay;
+pub mod store;
 pub mod wire;

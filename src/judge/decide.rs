@@ -221,16 +221,7 @@ mod tests {
         };
         let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
         let receives = Receives::Yes;
-        Scene {
-            class,
-            to: TO,
-            verdict,
-            case,
-            policy,
-            sent: SentBefore::default(),
-            laps: 0,
-            receives,
-        }
+        Scene { to: TO, verdict, case, policy, sent: SentBefore::default(), laps: 0, receives }
     }
 
     impl Scene {

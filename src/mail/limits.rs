@@ -137,3 +137,20 @@ pub const DEFER_AGE_MAX: Duration = Duration::from_secs(4 * 3600);
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);
 
 const _: () = assert!(TRACE_RECIPIENTS_MAX * 20 + 1024 <= TRACE_LINES_BYTES_MAX);
+
+/// Bytes reserved for the commands of one client at once.
+pub const COMMAND_BUFFER_BYTES: usize = 4096;
+
+/// Recipients sent on to the next hop before their replies are passed back.
+pub const PENDING_REPLIES_MAX: usize = 500;
+
+/// How long DATA waits for room in memory before it gets 452.
+pub const BUDGET_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Keys whose limited responses are counted: about 150 bytes each.
+pub const ANSWERS_MAX: usize = 200_000;
+
+/// Moments kept for one key; every limit is below it.
+pub const ANSWERS_SEEN_MAX: usize = 128;
+
+const _: () = assert!((REPORT_PAIR_MAX as usize) < ANSWERS_SEEN_MAX);

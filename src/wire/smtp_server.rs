@@ -45,6 +45,8 @@ enum State {
     Ready(Greeted),
     /// MAIL was given.
     Open(Greeted, Transaction),
+    /// MAIL was given, and then the next hop was lost: what belongs to it gets this reply.
+    Lost(Greeted, Reply),
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +101,9 @@ impl Session {
     pub fn helo(&self) -> &str {
         match &self.state {
             State::New => "",
-            State::Ready(greeted) | State::Open(greeted, _) => &greeted.helo,
+            State::Ready(greeted) | State::Open(greeted, _) | State::Lost(greeted, _) => {
+                &greeted.helo
+            }
         }
     }
 
@@ -107,7 +111,9 @@ impl Session {
     pub fn is_extended(&self) -> bool {
         match &self.state {
             State::New => false,
-            State::Ready(greeted) | State::Open(greeted, _) => greeted.extended,
+            State::Ready(greeted) | State::Open(greeted, _) | State::Lost(greeted, _) => {
+                greeted.extended
+            }
         }
     }
 
@@ -120,13 +126,21 @@ impl Session {
     pub fn transaction(&self) -> Option<(&MailFrom, &[Recipient])> {
         match &self.state {
             State::Open(_, transaction) => Some((&transaction.mail, &transaction.recipients)),
-            State::New | State::Ready(_) => None,
+            State::New | State::Ready(_) | State::Lost(..) => None,
         }
     }
 
-    /// MAIL was not taken: there is no transaction.
+    /// The next hop did not take MAIL: there is no transaction.
     pub fn mail_refused(&mut self) {
         self.end_transaction();
+    }
+
+    /// The next hop is lost. Recipients and DATA that were sent along with MAIL get the same
+    /// temporary reply: a 503 would make the client bounce them.
+    pub fn transaction_lost(&mut self, reply: Reply) {
+        if let State::Open(greeted, _) = &self.state {
+            self.state = State::Lost(greeted.clone(), reply);
+        }
     }
 
     /// A recipient was taken.
@@ -151,8 +165,11 @@ impl Session {
             },
             Err(fault) => self.refuse(500, "5.5.2", &fault.to_string()),
         };
+        let lost = matches!(self.state, State::Lost(..));
         match &step {
-            Step::Say(reply) if !reply.is_positive() => self.count_fault(step),
+            Step::Say(reply) if (500..=503).contains(&reply.code()) && !lost => {
+                self.count_fault(step)
+            }
             _ => step,
         }
     }
@@ -210,7 +227,7 @@ impl Session {
         let greeted = match &self.state {
             State::New => return self.refuse(503, "5.5.1", "say hello first"),
             State::Open(..) => return self.refuse(503, "5.5.1", "nested MAIL"),
-            State::Ready(greeted) => greeted.clone(),
+            State::Ready(greeted) | State::Lost(greeted, _) => greeted.clone(),
         };
         if let Some(step) = self.refused_parameters(&mail.parameters, &greeted) {
             return step;
@@ -231,8 +248,12 @@ impl Session {
     }
 
     fn rcpt_given(&mut self, recipient: Recipient) -> Step {
-        let State::Open(greeted, transaction) = &self.state else {
-            return self.refuse(503, "5.5.1", "RCPT needs MAIL first");
+        let (greeted, transaction) = match &self.state {
+            State::Open(greeted, transaction) => (greeted, transaction),
+            State::Lost(_, reply) => return Step::Say(reply.clone()),
+            State::New | State::Ready(_) => {
+                return self.refuse(503, "5.5.1", "RCPT needs MAIL first");
+            }
         };
         let utf8 = transaction.mail.parameters.has("SMTPUTF8");
         let full = transaction.recipients.len() >= RECIPIENTS_MAX;
@@ -253,12 +274,13 @@ impl Session {
         match &self.state {
             State::Open(_, transaction) if !transaction.recipients.is_empty() => Step::Data,
             State::Open(..) => self.refuse(554, "5.5.1", "no valid recipients"),
+            State::Lost(_, reply) => Step::Say(reply.clone()),
             State::New | State::Ready(_) => self.refuse(503, "5.5.1", "DATA needs MAIL first"),
         }
     }
 
     fn xforward_given(&mut self, attributes: Vec<XforwardAttribute>) -> Step {
-        if !matches!(self.state, State::Ready(_)) {
+        if !matches!(self.state, State::Ready(_) | State::Lost(..)) {
             return self.refuse(503, "5.5.1", "XFORWARD stands after EHLO and before MAIL");
         }
         let known = |name: &str| XFORWARD_ATTRIBUTES.contains(&name);
@@ -281,7 +303,7 @@ impl Session {
     }
 
     fn end_transaction(&mut self) {
-        if let State::Open(greeted, _) = &self.state {
+        if let State::Open(greeted, _) | State::Lost(greeted, _) = &self.state {
             self.state = State::Ready(greeted.clone());
         }
     }
@@ -309,4 +331,189 @@ impl Session {
 enum Extended {
     Yes,
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(protocol: Protocol) -> Session {
+        let hello = Reply::lines(250, &["mx.example", "8BITMIME", "DSN", "SIZE 1000", "SMTPUTF8"]);
+        let offer = Keywords::meet([&Keywords::from_reply(&hello)], &[], 0);
+        Session::new(protocol, "guard.example", "ID", offer)
+    }
+
+    fn advance(session: &mut Session, line: &str) -> Step {
+        session.advance(Ok(Bytes::copy_from_slice(line.as_bytes())))
+    }
+
+    fn code(step: &Step) -> u16 {
+        match step {
+            Step::Say(reply) | Step::Close(reply) | Step::Reset(reply) => reply.code(),
+            Step::Mail(_) | Step::Rcpt(_) | Step::Data => 0,
+        }
+    }
+
+    /// Accepts whatever the client asks for, as a willing next hop would.
+    fn play(session: &mut Session, lines: &[&str]) -> Vec<u16> {
+        let mut codes = Vec::new();
+        for line in lines {
+            let step = advance(session, line);
+            codes.push(code(&step));
+            match step {
+                Step::Rcpt(recipient) => session.recipient_accepted(recipient),
+                Step::Data => session.transaction_over(),
+                _ => {}
+            }
+        }
+        codes
+    }
+
+    #[test]
+    fn commands_out_of_order_are_refused_and_harm_nothing() {
+        let lines = [
+            "MAIL FROM:<a@x.example>",
+            "RCPT TO:<b@x.example>",
+            "DATA",
+            "EHLO c.example",
+            "RCPT TO:<b@x.example>",
+            "DATA",
+            "MAIL FROM:<a@x.example>",
+            "MAIL FROM:<a@x.example>",
+            "DATA",
+            "RCPT TO:<b@x.example>",
+            "DATA",
+            "DATA",
+        ];
+        let codes = play(&mut session(Protocol::Smtp), &lines);
+        assert_eq!(codes, [503, 503, 503, 250, 503, 503, 0, 503, 554, 0, 0, 503]);
+    }
+
+    #[test]
+    fn rset_noop_vrfy_and_quit_stand_anywhere() {
+        let lines = [
+            "NOOP",
+            "VRFY joe",
+            "EHLO c.example",
+            "NOOP x",
+            "MAIL FROM:<>",
+            "NOOP",
+            "VRFY <a@b.example>",
+            "RCPT TO:<b@x.example>",
+            "RSET",
+            "RCPT TO:<b@x.example>",
+            "HELP",
+            "QUIT",
+        ];
+        let codes = play(&mut session(Protocol::Smtp), &lines);
+        assert_eq!(codes, [250, 252, 250, 250, 0, 250, 252, 0, 250, 503, 214, 221]);
+    }
+
+    #[test]
+    fn ehlo_offers_the_meet_and_our_own_keywords() {
+        let mut session = session(Protocol::Smtp);
+        let Step::Reset(reply) = advance(&mut session, "EHLO c.example") else { panic!() };
+        let text = String::from_utf8(reply.wire().to_vec()).unwrap();
+        let lines: Vec<&str> = text.lines().map(|line| &line[4..]).collect();
+        assert_eq!(
+            lines,
+            [
+                "guard.example",
+                "PIPELINING",
+                "ENHANCEDSTATUSCODES",
+                "8BITMIME",
+                "DSN",
+                "SIZE 1000",
+                "SMTPUTF8",
+                "XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE",
+            ]
+        );
+        // HELO has none, and parameters need them.
+        assert_eq!(
+            play(&mut session, &["HELO c", "MAIL FROM:<> SIZE=1", "MAIL FROM:<>"]),
+            [250, 555, 0]
+        );
+    }
+
+    #[test]
+    fn what_is_not_offered_is_refused() {
+        for (line, expected) in [
+            ("MAIL FROM:<> SIZE=1001", 552),
+            ("MAIL FROM:<> REQUIRETLS", 555),
+            ("MAIL FROM:<> AUTH=<>", 555),
+            ("MAIL FROM:<j\u{fc}rgen@x.example>", 553),
+            ("MAIL FROM:<j\u{fc}rgen@x.example> SMTPUTF8", 0),
+            ("STARTTLS", 502),
+            ("BDAT 1 LAST", 502),
+            ("LHLO c.example", 500),
+        ] {
+            let mut session = session(Protocol::Smtp);
+            let line = line.replace("\\u{fc}", "\u{fc}");
+            assert_eq!(play(&mut session, &["EHLO c", &line])[1], expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn lmtp_wants_lhlo() {
+        let codes =
+            play(&mut session(Protocol::Lmtp), &["EHLO c", "HELO c", "LHLO c", "MAIL FROM:<>"]);
+        assert_eq!(codes, [500, 500, 250, 0]);
+    }
+
+    #[test]
+    fn xforward_lasts_for_one_transaction() {
+        let mut session = session(Protocol::Smtp);
+        play(
+            &mut session,
+            &["EHLO c", "XFORWARD NAME=a ADDR=192.0.2.1", "XFORWARD ADDR=192.0.2.2"],
+        );
+        let given: Vec<_> = session.xforward().iter().map(|a| a.value.as_str()).collect();
+        assert_eq!(given, ["a", "192.0.2.2"]);
+        play(&mut session, &["MAIL FROM:<>", "RCPT TO:<b@x.example>", "DATA"]);
+        assert!(session.xforward().is_empty());
+        let codes = play(&mut session, &["XFORWARD NAME=a", "RSET", "XFORWARD WHAT=1"]);
+        assert_eq!(codes, [250, 250, 501]);
+        assert!(session.xforward().is_empty());
+    }
+
+    /// A 503 for a recipient sent along with a MAIL that met a lost next hop would bounce it.
+    #[test]
+    fn after_a_loss_everything_of_the_transaction_is_temporary() {
+        let mut session = session(Protocol::Smtp);
+        play(&mut session, &["EHLO c", "MAIL FROM:<a@x.example>"]);
+        session.transaction_lost(Reply::new(451, "4.4.2", "lost"));
+        let codes = play(
+            &mut session,
+            &[
+                "RCPT TO:<b@x.example>",
+                "RCPT TO:<c@x.example>",
+                "DATA",
+                "MAIL FROM:<a@x.example>",
+                "RCPT TO:<b@x.example>",
+                "DATA",
+            ],
+        );
+        assert_eq!(codes, [451, 451, 451, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_thousand_recipients_pass_and_the_bound_is_temporary() {
+        let mut session = session(Protocol::Smtp);
+        play(&mut session, &["EHLO c", "MAIL FROM:<>"]);
+        for n in 0..RECIPIENTS_MAX {
+            assert_eq!(play(&mut session, &[&format!("RCPT TO:<u{n}@x.example>")]), [0]);
+        }
+        assert_eq!(play(&mut session, &["RCPT TO:<one@more.example>", "DATA"]), [452, 0]);
+    }
+
+    #[test]
+    fn a_client_that_only_errs_is_sent_away() {
+        let mut session = session(Protocol::Smtp);
+        for _ in 0..COMMAND_FAULTS_MAX {
+            assert_eq!(code(&advance(&mut session, "FROB")), 500);
+        }
+        let Step::Close(reply) = advance(&mut session, "FROB") else { panic!("not sent away") };
+        assert_eq!(reply.code(), 421);
+        assert!(reply.text().ends_with(" ID"));
+    }
 }
