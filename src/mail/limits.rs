@@ -34,6 +34,18 @@ pub const SIGNALS_MAX: usize = 32;
 /// Bytes kept of one signal's detail.
 pub const SIGNAL_DETAIL_BYTES_MAX: usize = 200;
 
+/// Bytes of one Authentication-Results field. Those with twenty signatures have about 8 KiB.
+pub const AUTH_RESULTS_BYTES_MAX: usize = 64 * 1024;
+
+/// Results in one Authentication-Results field; a message with more signatures is an attack.
+pub const AUTH_RESULTS_MAX: usize = 256;
+
+/// Properties of one result; Fastmail's longest have about eight.
+pub const AUTH_RESULT_PROPERTIES_MAX: usize = 32;
+
+/// How deep comments of a structured field may be nested; people and programs use one or two.
+pub const COMMENT_DEPTH_MAX: usize = 16;
+
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 
