@@ -264,3 +264,64 @@ fn is_report_uri(uri: &str) -> bool {
         && !rest.is_empty()
         && rest.bytes().all(|byte| byte.is_ascii_graphic())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tags_have_the_form_of_rfc_9989() {
+        let read = |text: &str| Published::parse(text.as_bytes());
+        let record = read("v=DMARC1; p=reject; adkim=s; aspf=R; psd=n; adkim=r").unwrap();
+        assert_eq!(record.dkim_alignment, Alignment::Strict);
+        assert_eq!(record.spf_alignment, Alignment::Relaxed);
+        assert_eq!(record.suffix, Suffix::Organizational);
+        assert_eq!(read("v=DMARC1; psd=Y").unwrap().suffix, Suffix::Public);
+        assert_eq!(read("v=DMARC1; psd=u").unwrap().suffix, Suffix::Unsaid);
+        assert_eq!(read("v=DMARC1 p=reject"), None);
+        assert_eq!(read("DMARC1; p=reject"), None);
+    }
+
+    #[test]
+    fn what_asks_for_reports_names_an_address() {
+        for (uri, expected) in [
+            ("mailto:d@corp.example", true),
+            (" MAILTO:d@corp.example!10m\t", true),
+            ("mailto:d@corp.example?subject=x", true),
+            ("https://corp.example/dmarc", true),
+            ("mailto:", false),
+            ("d@corp.example", false),
+            (":x", false),
+            ("https:", false),
+            ("1x:y", false),
+            ("", false),
+        ] {
+            assert_eq!(is_report_uri(uri), expected, "{uri:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_record_or_none(text in vec(any::<u8>(), 0..80)) {
+            let _ = Published::parse(&text);
+            let _ = Published::parse(&[b"v=DMARC1;".to_vec(), text].concat());
+        }
+
+        #[test]
+        fn a_walk_asks_at_most_eight_names_each_above_the_one_before(
+            name in "([a-c]\\.){0,20}example",
+        ) {
+            let domain = Domain::parse(&name).unwrap();
+            let levels = levels(&domain);
+            prop_assert!(levels.len() <= DMARC_WALK_QUESTIONS_MAX);
+            prop_assert_eq!(&levels[0], &domain);
+            prop_assert_eq!(levels.last().unwrap().as_str(), "example");
+            for pair in levels.windows(2) {
+                prop_assert!(pair[0].is_within(&pair[1]) && pair[0] != pair[1]);
+            }
+        }
+    }
+}

@@ -409,3 +409,70 @@ fn host_of(name: &Name) -> String {
     let text = name.to_ascii().to_ascii_lowercase();
     text.strip_suffix('.').unwrap_or(&text).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory { answers: LruCache::new(DNS_CACHE_ENTRIES_MAX), asked: HashMap::new() }
+    }
+
+    fn text(size_bytes: usize) -> Outcome {
+        Ok(Answer::Records([Record::Text(vec![b'x'; size_bytes])].into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_and_failures_are_forgotten_in_time() {
+        let mut memory = memory();
+        let question = |name| Question::new(Kind::Txt, name);
+        let failure = Err(trouble(&question("b.example"), "no answer in time"));
+        memory.remember(&question("a.example"), &text(10), Duration::from_secs(60));
+        memory.remember(&question("b.example"), &failure, DNS_FAILURE_TTL);
+        advance(DNS_FAILURE_TTL - Duration::from_millis(1)).await;
+        assert_eq!(memory.recall(&question("B.Example.")), Some(failure));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(memory.recall(&question("b.example")), None);
+        assert_eq!(memory.recall(&question("a.example")), Some(text(10)));
+        assert_eq!(memory.recall(&question("a.example").anew()), None);
+        assert_eq!(memory.recall(&Question::new(Kind::Mx, "a.example")), None);
+        advance(Duration::from_secs(50)).await;
+        assert_eq!(memory.recall(&question("a.example")), None);
+        assert!(memory.answers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_has_a_bound() {
+        let mut memory = memory();
+        let entries_max = DNS_CACHE_ENTRIES_MAX.get();
+        for number in 0..entries_max + 10 {
+            let question = Question::new(Kind::Txt, &format!("a{number}.example"));
+            memory.remember(&question, &text(10), DNS_TTL_MAX);
+        }
+        assert_eq!(memory.answers.len(), entries_max);
+        let question = Question::new(Kind::Txt, "big.example");
+        memory.remember(&question, &text(DNS_CACHED_BYTES_MAX + 1), DNS_TTL_MAX);
+        assert_eq!(memory.recall(&question), None);
+    }
+
+    #[tokio::test]
+    async fn questions_under_way_have_a_bound_and_are_given_back() {
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        let dns = Dns::new(&[nowhere], Duration::from_millis(50)).unwrap();
+        let begin = |number| dns.begin(Question::new(Kind::Txt, &format!("a{number}.example")));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let first = begin(0);
+        for number in 1..DNS_QUESTIONS_MAX {
+            begin(number);
+        }
+        let trouble = begin(DNS_QUESTIONS_MAX).answer(deadline).await.unwrap_err();
+        assert_eq!(trouble.to_string(), "TXT a1024.example: too many questions at once");
+        assert!(first.answer(deadline).await.is_err());
+        while !dns.inner.memory().asked.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(begin(DNS_QUESTIONS_MAX).state, State::Asked(_)));
+    }
+}
