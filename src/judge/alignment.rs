@@ -73,7 +73,7 @@ mod tests {
         let fact = |(of, organizational): &(&str, &str)| {
             let dmarc = match *organizational {
                 "?" => Err(Gap::new(GapCause::Dns, "silent")),
-                name => Ok(DmarcFacts { organizational: domain(name), record: None }),
+                name => Ok(DmarcFacts { organizational: domain(name), record: None, above: None }),
             };
             (domain(of), DomainFacts { dmarc, receives: Ok(Receives::Yes) })
         };

@@ -278,7 +278,8 @@ mod tests {
                 other => panic!("{other}"),
             }
             if let Some(domain) = path.domain() {
-                let dmarc = Ok(DmarcFacts { organizational: domain.clone(), record: None });
+                let dmarc =
+                    Ok(DmarcFacts { organizational: domain.clone(), record: None, above: None });
                 let facts = DomainFacts { dmarc, receives: Ok(self.receives) };
                 evidence.domains.insert(domain.clone(), facts);
             }

@@ -193,6 +193,9 @@ pub struct DmarcFacts {
     pub organizational: Domain,
     /// The record that applies; `None` when nobody publishes one.
     pub record: Option<DmarcRecord>,
+    /// Set when a public suffix above gave no answer. What it publishes can hardly matter, and
+    /// the facts stand; but they stand without it.
+    pub above: Option<Gap>,
 }
 
 /// The record that applies to a domain.

@@ -396,7 +396,7 @@ mod tests {
                             spf_alignment: mode,
                         }
                     });
-                    Ok(DmarcFacts { organizational, record })
+                    Ok(DmarcFacts { organizational, record, above: None })
                 }
             };
             all.insert(domain(of), DomainFacts { dmarc, receives: Ok(Receives::Yes) });

@@ -77,6 +77,16 @@ pub enum Host {
     Literal(String),
 }
 
+impl Host {
+    /// A domain, or an address literal in brackets.
+    fn parse(text: &str) -> Option<Host> {
+        match text.starts_with('[') {
+            true => literal(text).map(Host::Literal),
+            false => Domain::parse(text).map(Host::Domain),
+        }
+    }
+}
+
 /// A mailbox address. Keeps the text it was written in, because that is what is passed on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -105,12 +115,7 @@ impl Address {
             is_dot_string(local).then_some(())?;
             (local.to_owned(), host)
         };
-        let host = if host.starts_with('[') {
-            Host::Literal(literal(host)?)
-        } else {
-            Host::Domain(Domain::parse(host)?)
-        };
-        Some(Address { text: text.to_owned(), local, host })
+        Some(Address { text: text.to_owned(), local, host: Host::parse(host)? })
     }
 
     /// The address as it was written: quotes, route and letter case kept, no angle brackets.
@@ -222,12 +227,15 @@ impl fmt::Display for ForwardPath {
     }
 }
 
-/// `@a,@b:user@c` → `user@c`; anything else unchanged.
+/// `@a,@b:user@c` → `user@c`; what does not begin with `@` unchanged. Every hop must be a host:
+/// the route is passed on with the rest.
 fn without_route(text: &str) -> Option<&str> {
-    match text.starts_with('@') {
-        true => text.split_once(':').map(|(_, mailbox)| mailbox),
-        false => Some(text),
+    if !text.starts_with('@') {
+        return Some(text);
     }
+    let (route, mailbox) = text.split_once(':')?;
+    let is_hop = |hop: &str| hop.strip_prefix('@').and_then(Host::parse).is_some();
+    route.split(',').all(is_hop).then_some(mailbox)
 }
 
 fn is_dot_string(local: &str) -> bool {
@@ -305,6 +313,8 @@ mod tests {
             "joe\r\n@c.example",
             "joe@[1.2.3.4",
             "@a.example",
+            "@hop\r\n.example:joe@c.example",
+            "@hop.example,two.example:joe@c.example",
         ] {
             assert_eq!(Address::parse(text), None, "{text:?}");
         }

@@ -3,6 +3,7 @@
 //! Law 8: everything has a bound; past it stands a 4xx, a 5xx or a signal, never memory.
 //! Bounds that an administrator may move are settings; their defaults stand in `config`.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Bytes of one address, its source route included. RFC 5321 §4.5.3.1.3 asks for 256; VERP and
@@ -33,6 +34,50 @@ pub const SIGNALS_MAX: usize = 32;
 
 /// Bytes kept of one signal's detail.
 pub const SIGNAL_DETAIL_BYTES_MAX: usize = 200;
+
+/// Bytes of one Authentication-Results field. Those with twenty signatures have about 8 KiB.
+pub const AUTH_RESULTS_BYTES_MAX: usize = 64 * 1024;
+
+/// Results in one Authentication-Results field; a message with more signatures is an attack.
+pub const AUTH_RESULTS_MAX: usize = 256;
+
+/// Properties of one result; Fastmail's longest have about eight.
+pub const AUTH_RESULT_PROPERTIES_MAX: usize = 32;
+
+/// How deep comments of a structured field may be nested; people and programs use one or two.
+pub const COMMENT_DEPTH_MAX: usize = 16;
+
+/// DNS answers remembered. With `DNS_CACHED_BYTES_MAX` each: 64 MiB at the very worst, about 3 MiB
+/// in practice.
+pub const DNS_CACHE_ENTRIES_MAX: NonZeroUsize = match NonZeroUsize::new(8192) {
+    Some(entries) => entries,
+    None => NonZeroUsize::MIN,
+};
+
+/// Bytes of a DNS answer that is still remembered; TXT records of large companies have 4 KiB.
+pub const DNS_CACHED_BYTES_MAX: usize = 8 * 1024;
+
+/// DNS questions under way at once. With answers of at most 64 KiB each: 64 MiB at the very worst.
+pub const DNS_QUESTIONS_MAX: usize = 1024;
+
+/// How long a DNS answer is remembered at least, whatever its TTL: a zone with TTL 0 must not
+/// make each of its bounces a question.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(30);
+
+/// How long a DNS answer is remembered at most: an hour after it was published, a new DMARC
+/// record counts everywhere.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
+
+/// How long "no such name" and "no such record" are remembered at most (RFC 2308 §5 allows
+/// hours): who publishes a record for the first time wants it to count soon.
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(300);
+
+/// How long a failure is remembered: long enough that one dead zone does not stall a queue run,
+/// short enough that the next retry of the client asks again.
+pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(10);
+
+/// DNS questions of one DMARC tree walk (RFC 9989 §4.10).
+pub const DMARC_WALK_QUESTIONS_MAX: usize = 8;
 
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);

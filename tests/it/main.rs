@@ -10,4 +10,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod auth;
+#[path = "../support/dns.rs"]
+mod dns;
 mod house;

@@ -1,0 +1,104 @@
+//! Authentication over DNS: what domains publish, and what a message proves.
+//!
+//! Takes: domains, and what is known of a message's way in. Gives: the values of
+//! `judge::evidence`. Errors: `AuthError` at the start; later, what DNS does not say is a `Gap`
+//! with cause `dns`, never a silent "no" (Law 5).
+//! Bounds: every question has the deadline `dns.timeout`; the rest stands in `limits`.
+//! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
+
+pub mod dmarc;
+pub mod dns;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
+use crate::judge::evidence::{DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives};
+use crate::mail::address::Domain;
+
+/// `[dns]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whom to ask; empty: the system's servers.
+    pub servers: Vec<SocketAddr>,
+    /// How long whatever is asked may take in all.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { servers: Vec::new(), timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Why there can be no authentication.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Permanent; the operator acts: the system's name servers cannot be read.
+    #[error("the system names no DNS servers, set dns.servers: {0}")]
+    NoServers(String),
+}
+
+/// Answers what the judge asks of DNS. Cheap to clone; its memory is shared by the clones.
+#[derive(Clone)]
+pub struct Authenticator {
+    dns: Dns,
+}
+
+impl Authenticator {
+    /// Starts with an empty memory; asks nothing yet.
+    pub fn new(settings: &Settings) -> Result<Authenticator, AuthError> {
+        let dns = Dns::new(&settings.servers, settings.timeout);
+        let dns = dns.map_err(|error| AuthError::NoServers(error.to_string()))?;
+        Ok(Authenticator { dns })
+    }
+
+    /// What DNS says of a domain, within `dns.timeout`.
+    pub async fn facts(&self, domain: &Domain) -> DomainFacts {
+        let deadline = Instant::now() + self.dns.timeout();
+        let (walk, receives) = tokio::join!(
+            dmarc::walk(&self.dns, domain, deadline),
+            receives(&self.dns, domain, deadline),
+        );
+        DomainFacts { dmarc: dmarc_facts(walk, &receives), receives }
+    }
+}
+
+fn dmarc_facts(walk: Known<dmarc::Walk>, receives: &Known<Receives>) -> Known<DmarcFacts> {
+    let walk = walk?;
+    match receives {
+        Ok(receives) => Ok(walk.facts(*receives != Receives::NoSuchDomain)),
+        Err(gap) if walk.depends_on_existence() => Err(gap.clone()),
+        Err(_) => Ok(walk.facts(true)),
+    }
+}
+
+/// Whether a domain can receive mail: not with a null MX (RFC 7505 §3), not when it does not exist.
+///
+/// Why a second answer, asked anew and for another kind of record: a name that exists and is
+/// denied once would cost a genuine sender his reply, and there are servers that deny a name
+/// because they know nothing of MX (RFC 8020 §2 makes NXDOMAIN a matter of the name alone).
+async fn receives(dns: &Dns, domain: &Domain, deadline: Instant) -> Known<Receives> {
+    let gap = |trouble: Trouble| Gap::new(GapCause::Dns, &trouble.to_string());
+    let first = Question::new(Kind::Mx, domain.as_str());
+    match dns.ask(first, deadline).await.map_err(gap)? {
+        Answer::NoData => return Ok(Receives::Yes),
+        Answer::Records(records) => return Ok(from_exchanges(&records)),
+        Answer::NoSuchName => {}
+    }
+    let second = Question::new(Kind::A, domain.as_str()).anew();
+    match dns.ask(second, deadline).await.map_err(gap)? {
+        Answer::NoSuchName => Ok(Receives::NoSuchDomain),
+        Answer::NoData | Answer::Records(_) => Ok(Receives::Yes),
+    }
+}
+
+/// RFC 7505 §3: a null MX stands alone. Beside others it is a mistake, and the others count.
+fn from_exchanges(records: &[Record]) -> Receives {
+    match records {
+        [Record::Exchange { host, .. }] if host.is_empty() => Receives::NullMx,
+        _ => Receives::Yes,
+    }
+}
