@@ -1,4 +1,19 @@
-//! End-to-end tests against real servers.
+//! End-to-end tests against real servers: Postfix, Exim, Dovecot with Pigeonhole.
+//!
+//! `scripts/setup` brings the servers. Without them each test says `SKIPPED` and why.
+//!
+//! A test puts together what it needs, from the far end to the near one, and all of it is gone when
+//! the test ends, however it ends:
+//!
+//! ```text
+//! let sink = Sink::smtp();                                              // the world outside
+//! let guard = Guard::start(guard::Settings::before(sink.address()));
+//! let postfix = Postfix::start(&postfix::Settings::default().variant_a(guard.address()));
+//! Client::from_outside(postfix.border(), "192.0.2.55", "mail.forger.example").deliver(&mail);
+//! ```
+//!
+//! The tests are plain functions; only the sink runs on an asynchronous runtime, out of sight.
+//! Nothing waits for a fixed time: `wait::until` polls, with a deadline.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,3 +24,16 @@
     clippy::unreachable,
     reason = "a test that meets the unexpected fails"
 )]
+
+mod claim;
+mod client;
+#[allow(dead_code, reason = "the scenarios with the guard use the rest")]
+mod guard;
+mod ledger;
+mod mail;
+mod pass;
+mod process;
+mod servers;
+mod sink;
+mod smoke;
+mod wait;

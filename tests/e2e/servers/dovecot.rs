@@ -1,0 +1,112 @@
+//! Dovecot 2.3 with Pigeonhole: LMTP in, Sieve, mailboxes in Maildir form.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use crate::claim::Port;
+use crate::servers::{Instance, User};
+use crate::wait::until;
+
+/// What a test sets.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// More of `dovecot.conf`.
+    pub conf: String,
+    /// Users and their Sieve scripts: `alice`, `require "vacation"; …`.
+    pub scripts: Vec<(String, String)>,
+}
+
+pub struct Dovecot {
+    instance: Instance,
+    lmtp: Port,
+}
+
+impl Dovecot {
+    pub fn start(settings: &Settings) -> Self {
+        let instance = Instance::new("dovecot", &["dovecot.log"]);
+        let mut dovecot = Self { instance, lmtp: Port::claim() };
+        let owner = Some((User::Mailbox, User::Mailbox));
+        dovecot.instance.make_folder("mail", owner, 0o700);
+        dovecot.instance.make_folder("sieve", owner, 0o700);
+        for (user, script) in &settings.scripts {
+            dovecot.instance.write(&format!("sieve/{user}.sieve"), script);
+            // A home must exist for the table of messages already answered or sent on.
+            dovecot.instance.make_folder(&format!("mail/{user}"), owner, 0o700);
+        }
+        let file = dovecot.file(settings);
+        dovecot.instance.write("dovecot.conf", &file);
+        dovecot.launch();
+        dovecot
+    }
+
+    fn file(&self, settings: &Settings) -> String {
+        let folder = self.instance.inside("");
+        let (port, conf) = (self.lmtp.number(), &settings.conf);
+        format!(
+            "base_dir = {folder}run
+state_dir = {folder}run
+log_path = {folder}dovecot.log
+protocols = lmtp
+ssl = no
+hostname = mx.ours.example
+postmaster_address = postmaster@ours.example
+auth_username_format = %n
+mail_uid = vmail
+mail_gid = vmail
+mail_home = {folder}mail/%n
+mail_location = maildir:~/Maildir
+first_valid_uid = 1
+passdb {{
+  driver = static
+  args = nopassword=y
+}}
+userdb {{
+  driver = static
+  args = allow_all_users=yes
+}}
+service lmtp {{
+  inet_listener lmtp {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+}}
+protocol lmtp {{
+  mail_plugins = sieve
+}}
+plugin {{
+  sieve = file:{folder}sieve/%n.sieve
+}}
+{conf}"
+        )
+    }
+
+    fn launch(&mut self) {
+        let file = self.instance.inside("dovecot.conf");
+        let arguments = ["-F", "-c", file.as_str()];
+        self.instance.start("/usr/sbin/dovecot", &arguments, &[self.lmtp.address()]);
+    }
+
+    /// Where mail for its mailboxes comes in, by LMTP.
+    pub fn lmtp(&self) -> SocketAddr {
+        self.lmtp.address()
+    }
+
+    pub fn log(&self) -> String {
+        self.instance.log()
+    }
+
+    /// The messages in a user's INBOX.
+    pub fn inbox(&self, user: &str) -> Vec<Vec<u8>> {
+        let folder = self.instance.outside(&format!("mail/{user}/Maildir/new"));
+        let files = fs::read_dir(folder).into_iter().flatten().flatten();
+        files.map(|file| fs::read(file.path()).unwrap()).collect()
+    }
+
+    /// Waits until a user has this many messages, and gives them.
+    pub fn wait_for(&self, user: &str, count: usize) -> Vec<Vec<u8>> {
+        until(&format!("{count} messages in {user}'s INBOX"), || {
+            let messages = self.inbox(user);
+            (messages.len() >= count).then_some(messages)
+        })
+    }
+}
