@@ -405,9 +405,12 @@ fn record_of(data: &RData) -> Option<Record> {
     })
 }
 
+/// The labels with dots between. A dot inside a label gets a backslash: it must not look like two
+/// labels, and the name is then none that exists.
 fn host_of(name: &Name) -> String {
-    let text = name.to_ascii().to_ascii_lowercase();
-    text.strip_suffix('.').unwrap_or(&text).to_owned()
+    let label = |label: &[u8]| String::from_utf8_lossy(label).replace('.', "\\.");
+    let labels: Vec<String> = name.iter().map(label).collect();
+    labels.join(".").to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -14,3 +14,4 @@ mod auth;
 #[path = "../support/dns.rs"]
 mod dns;
 mod house;
+mod spf;
