@@ -6,6 +6,7 @@
 //! Bounds: every question has the deadline `dns.timeout`; the rest stands in `limits`.
 //! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
 
+pub mod dkim;
 pub mod dmarc;
 pub mod dns;
 pub mod spf;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
 use crate::auth::spf::{Identity, SpfOutcome};
 use crate::judge::evidence::{DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope};
@@ -81,6 +83,11 @@ impl Authenticator {
             None => Identity { scope: SpfScope::Helo, local: "", domain: helo },
         };
         spf::check(&self.dns, client, helo, &identity, deadline).await
+    }
+
+    /// What the signatures of a message say, once it was made ready.
+    pub async fn dkim(&self, prepared: Prepared) -> DkimReport {
+        prepared.verify(&self.dns, Instant::now() + VERIFICATION_TIME_MAX).await
     }
 }
 

@@ -11,6 +11,7 @@
 )]
 
 mod auth;
+mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod house;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::dns::{Fault, TestDns, Times};
 
-fn corpus() -> PathBuf {
+pub fn corpus() -> PathBuf {
     match std::env::var_os("REPLYGUARD_CORPUS") {
         Some(path) => PathBuf::from(path),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"),
