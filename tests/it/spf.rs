@@ -199,6 +199,7 @@ async fn the_term_that_matched_and_its_breadth_are_told() {
         away.example TXT \"v=spf1 ip4:203.0.113.1 redirect=narrow.example\"
         wide6.example TXT \"v=spf1 ip6:2000::/3 -all\"
         fail.example TXT \"v=spf1 -ip4:192.0.2.0/24 +all\"
+        missed.example TXT \"v=spf1 include:fail.example include:neutral.example a:one.mx.example/24\"
         neutral.example TXT \"v=spf1 ip4:203.0.113.1\"";
     let server = TestDns::start(zone);
     let dns = Dns::new(&[server.address()], Duration::from_secs(20)).unwrap();
@@ -234,6 +235,7 @@ async fn the_term_that_matched_and_its_breadth_are_told() {
         ),
         ("wide6.example", "2001:db8::1", "pass", "ip6:2000::/3", Network(3), true),
         ("fail.example", "192.0.2.1", "fail", "-ip4:192.0.2.0/24", Network(24), false),
+        ("missed.example", "192.0.2.1", "pass", "a:one.mx.example/24", Network(24), false),
     ] {
         let client: IpAddr = client.parse().unwrap();
         let outcome = evaluate(&dns, client, "h.example", &format!("joe@{domain}")).await;
