@@ -116,10 +116,9 @@ impl Walk {
         for (name, record) in &self.found {
             match record.suffix {
                 Suffix::Organizational => return name.clone(),
-                Suffix::Public if *name != self.domain => {
-                    return shortened(&self.domain, name.label_count() + 1);
-                }
-                Suffix::Public | Suffix::Unsaid => {}
+                // Where the walk started nothing is below: the domain itself.
+                Suffix::Public => return shortened(&self.domain, name.label_count() + 1),
+                Suffix::Unsaid => {}
             }
         }
         self.found.last().map_or_else(|| self.domain.clone(), |(name, _)| name.clone())

@@ -405,13 +405,19 @@ fn record_of(data: &RData) -> Option<Record> {
     })
 }
 
+/// The labels with dots between. A dot inside a label gets a backslash: it must not look like two
+/// labels, and the name is then none that exists.
 fn host_of(name: &Name) -> String {
-    let text = name.to_ascii().to_ascii_lowercase();
-    text.strip_suffix('.').unwrap_or(&text).to_owned()
+    let label = |label: &[u8]| String::from_utf8_lossy(label).replace('.', "\\.");
+    let labels: Vec<String> = name.iter().map(label).collect();
+    labels.join(".").to_ascii_lowercase()
 }
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::Record;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, TXT};
     use tokio::time::advance;
 
     use super::*;
@@ -421,7 +427,7 @@ mod tests {
     }
 
     fn text(size_bytes: usize) -> Outcome {
-        Ok(Answer::Records([Record::Text(vec![b'x'; size_bytes])].into()))
+        Ok(Answer::Records([super::Record::Text(vec![b'x'; size_bytes])].into()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -455,6 +461,43 @@ mod tests {
         let question = Question::new(Kind::Txt, "big.example");
         memory.remember(&question, &text(DNS_CACHED_BYTES_MAX + 1), DNS_TTL_MAX);
         assert_eq!(memory.recall(&question), None);
+    }
+
+    #[test]
+    fn only_records_of_the_name_and_its_aliases_are_an_answer() {
+        let name = |text: &str| dns_name(text).unwrap();
+        let record = |owner: &str, data| Record::from_rdata(name(owner), 60, data);
+        let text = |text: &str| RData::TXT(TXT::new(vec![text.to_owned()]));
+        let answers = [
+            record("a.example", RData::CNAME(CNAME(name("b.example")))),
+            record("bank.example", text("planted")),
+            record("b.example", text("right")),
+            record("b.example", RData::A(A::new(192, 0, 2, 1))),
+        ];
+        let query = Query::query(name("a.example"), RecordType::TXT);
+        let far = std::time::Instant::now() + Duration::from_secs(60);
+        let lookup = Lookup::new_with_deadline(query, answers, far);
+        let (outcome, ttl) = read(&name("a.example"), RecordType::TXT, &lookup);
+        let texts: Vec<Vec<u8>> = outcome.unwrap().texts().map(<[u8]>::to_vec).collect();
+        assert_eq!(texts, [b"right".to_vec()]);
+        assert_eq!(ttl, Duration::from_secs(60));
+        let (outcome, _) = read(&name("c.example"), RecordType::TXT, &lookup);
+        assert_eq!(outcome, Ok(Answer::NoData));
+        assert_eq!(host_of(&Name::from_labels([b"a.b".as_slice(), b"c"]).unwrap()), "a\\.b.c");
+        assert_eq!((dns_name(""), dns_name("a..b")), (None, None));
+    }
+
+    #[tokio::test]
+    async fn a_question_under_way_is_not_asked_again() {
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        let dns = Dns::new(&[nowhere], Duration::from_millis(50)).unwrap();
+        let begin = |name| match dns.begin(Question::new(Kind::Txt, name)).state {
+            State::Asked(receiver) => receiver,
+            State::Answered(outcome) => panic!("{outcome:?}"),
+        };
+        let first = begin("a.example");
+        assert!(first.same_channel(&begin("A.example.")));
+        assert!(!first.same_channel(&begin("b.example")));
     }
 
     #[tokio::test]

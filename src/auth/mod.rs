@@ -6,17 +6,22 @@
 //! Bounds: every question has the deadline `dns.timeout`; the rest stands in `limits`.
 //! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
 
+pub mod dkim;
 pub mod dmarc;
 pub mod dns;
+pub mod spf;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
-use crate::judge::evidence::{DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives};
-use crate::mail::address::Domain;
+use crate::auth::spf::{Identity, SpfOutcome};
+use crate::judge::evidence::{DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope};
+use crate::mail::address::{Domain, ReversePath};
+use crate::mail::limits::VERIFICATION_TIME_MAX;
 
 /// `[dns]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +68,26 @@ impl Authenticator {
             receives(&self.dns, domain, deadline),
         );
         DomainFacts { dmarc: dmarc_facts(walk, &receives), receives }
+    }
+
+    /// What SPF says of a client: for MAIL FROM, or for HELO when MAIL FROM is null
+    /// (RFC 7208 §2.4); `none` for an address literal. Each question has `dns.timeout`.
+    pub async fn spf(&self, client: IpAddr, helo: &str, mail_from: &ReversePath) -> SpfOutcome {
+        let deadline = Instant::now() + VERIFICATION_TIME_MAX;
+        let identity = match mail_from.address() {
+            Some(address) => Identity {
+                scope: SpfScope::MailFrom,
+                local: address.local(),
+                domain: address.domain().map_or("", Domain::as_str),
+            },
+            None => Identity { scope: SpfScope::Helo, local: "", domain: helo },
+        };
+        spf::check(&self.dns, client, helo, &identity, deadline).await
+    }
+
+    /// What the signatures of a message say, once it was made ready.
+    pub async fn dkim(&self, prepared: Prepared) -> DkimReport {
+        prepared.verify(&self.dns, Instant::now() + VERIFICATION_TIME_MAX).await
     }
 }
 

@@ -79,6 +79,57 @@ pub const DNS_FAILURE_TTL: Duration = Duration::from_secs(10);
 /// DNS questions of one DMARC tree walk (RFC 9989 §4.10).
 pub const DMARC_WALK_QUESTIONS_MAX: usize = 8;
 
+/// Bytes of one SPF record. RFC 7208 §3.4 advises 450; flattened ones have up to 4 KiB.
+pub const SPF_RECORD_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of a name that SPF macros expand to, before it is cut to 253 (RFC 7208 §7.3).
+pub const SPF_EXPANDED_BYTES_MAX: usize = 16 * 1024;
+
+/// Terms of an SPF evaluation that may ask DNS (RFC 7208 §4.6.4).
+pub const SPF_TERMS_MAX: usize = 10;
+
+/// Terms of an SPF evaluation that may find nothing in DNS (RFC 7208 §4.6.4).
+pub const SPF_VOID_MAX: usize = 2;
+
+/// Mail servers of one `mx` term of SPF (RFC 7208 §4.6.4).
+pub const SPF_MAIL_SERVERS_MAX: usize = 10;
+
+/// Names of a client that SPF's `ptr` looks at (RFC 7208 §4.6.4).
+pub const SPF_NAMES_MAX: usize = 10;
+
+/// Prefix length of an IPv4 network below which an SPF pass lets everybody in.
+pub const SPF_WIDE_V4: u8 = 8;
+
+/// Prefix length of an IPv6 network below which an SPF pass lets everybody in.
+pub const SPF_WIDE_V6: u8 = 16;
+
+/// DKIM-Signature fields of one message that are verified; real ones have up to four.
+pub const DKIM_SIGNATURES_MAX: usize = 10;
+
+/// Fields of a message that DKIM looks at. A signature that needs one behind fails.
+pub const DKIM_FIELDS_MAX: usize = 2000;
+
+/// Bytes of a header that DKIM looks at; a longer one counts as unsigned. Each signature is
+/// verified over a copy of the fields it signs.
+pub const DKIM_HEADER_BYTES_MAX: usize = 512 * 1024;
+
+/// Names in h= of one signature: over-signing writes some thirty. With the bound above: 200,000
+/// comparisons of a name.
+pub const DKIM_FIELDS_SIGNED_MAX: usize = 100;
+
+/// Key records of one selector that are tried; there should be one.
+pub const DKIM_KEYS_MAX: usize = 3;
+
+/// Bits of an RSA key below which a signature is refused (RFC 8301 §3.2).
+pub const DKIM_KEY_BITS_MIN: usize = 1024;
+
+/// Mailboxes read of one From field; real ones have one.
+pub const AUTHORS_MAX: usize = 32;
+
+/// How long the verification of one message may take in all. RFC 7208 §4.6.4 asks for at least
+/// 20 s for SPF alone; a response that waits for the result waits 10 s.
+pub const VERIFICATION_TIME_MAX: Duration = Duration::from_secs(20);
+
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 

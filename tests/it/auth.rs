@@ -11,8 +11,8 @@ use replyguard::mail::address::Domain;
 /// Long enough that no answer of a loopback server on a busy machine comes too late.
 const PATIENT: Duration = Duration::from_secs(20);
 
-/// Short, for servers that never answer.
-const SHORT: Duration = Duration::from_millis(300);
+/// Short, for servers that never answer beside others that do.
+const SHORT: Duration = Duration::from_secs(1);
 
 fn domain(text: &str) -> Domain {
     Domain::parse(text).unwrap()

@@ -11,7 +11,9 @@
 )]
 
 mod auth;
+mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod house;
 mod licences;
+mod spf;

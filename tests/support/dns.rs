@@ -1,8 +1,8 @@
 //! A DNS server for tests: UDP and TCP on one ephemeral loopback port, in a thread of its own.
 //!
 //! Takes: a zone as text, `NAME TYPE VALUE` a line, `#` for comments. TYPE is A AAAA MX TXT PTR
-//! CNAME or SPF; a TXT value is one or more strings in quotes. `*.name` is a wildcard. It
-//! answers as a recursive server that knows the whole tree from the root: aliases are followed,
+//! CNAME or SPF; a TXT value is one or more strings in quotes. `*.name` is a wildcard; `\032` in
+//! a name is a space. It answers as a recursive server that knows the whole tree from the root: aliases are followed,
 //! and what is not there is NXDOMAIN or an empty answer, with a SOA.
 //! `fault` makes it misbehave; `asked` tells what it was asked.
 
@@ -239,7 +239,7 @@ impl Zone {
                 continue;
             }
             let mut words = line.splitn(3, char::is_whitespace);
-            let name = words.next().unwrap().to_ascii_lowercase();
+            let name = words.next().unwrap().to_ascii_lowercase().replace("\\032", " ");
             let kind = words.next().unwrap_or_else(|| panic!("no type: {line}"));
             let value = words.next().unwrap_or_default().trim();
             zone.0.entry(name).or_default().push(record_data(kind, value));

@@ -1,0 +1,375 @@
+//! DKIM: who signed a message, and what of it.
+//!
+//! Takes: a message, or its header alone, and the time. Gives: `Prepared` (pure, the CPU's part),
+//! then `DkimReport` (DNS's part), one outcome for each signature up to a cap.
+//! Errors: none; trouble is a result. Bounds: `limits::DKIM_*`.
+//! Standards: RFC 6376, RFC 8301, RFC 8463; RFC 5322 §3.6.2 (From).
+//!
+//! mail-auth does the cryptography; what is signed is decided here, because the outcome must say
+//! more than pass or fail: which fields stand under the signature, whether the header alone is
+//! proven (a DSN that returns only headers), and whether a failure speaks against the message.
+
+pub mod author;
+pub mod canonical;
+pub mod tags;
+
+use mail_auth::common::crypto::HashAlgorithm;
+use tokio::time::Instant;
+
+use crate::auth::dkim::author::Author;
+use crate::auth::dkim::canonical::{Body, Field, Form, without_signature};
+use crate::auth::dkim::tags::{Key, Refusal, Signature, Tags};
+use crate::auth::dns::{Answer, Dns, Kind, Question, Record};
+use crate::judge::evidence::{AuthResult, DkimFinding};
+use crate::mail::address::Domain;
+use crate::mail::limits::{
+    DKIM_FIELDS_MAX, DKIM_HEADER_BYTES_MAX, DKIM_KEYS_MAX, DKIM_SIGNATURES_MAX,
+};
+use crate::mail::time::Timestamp;
+
+/// How much of the message is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The header only; the body was not returned or not read.
+    Header,
+}
+
+/// What a signature proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing.
+    Nothing,
+    /// The signed fields only: the body is another, partly unsigned, or not there. Less than
+    /// `pass`, never to be reported as such; and a signature can be replayed.
+    Header,
+    /// The signed fields and the whole body.
+    Message,
+}
+
+/// What one signature says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DkimOutcome {
+    /// The result, in the words of RFC 8601 §2.7.1.
+    pub result: AuthResult,
+    /// What is proven of the message.
+    pub proof: Proof,
+    /// d=; `None` when it cannot be read.
+    pub domain: Option<Domain>,
+    /// s=; empty when it cannot be read.
+    pub selector: String,
+    /// Whether every From field there is stands under the signature.
+    pub signs_from: bool,
+    /// Whether there is a Sender field, and every one stands under the signature.
+    pub signs_sender: bool,
+    /// Whether this says nothing either way: DNS trouble, an expired signature, a key that is
+    /// gone. A message must not fail for it.
+    pub is_inconclusive: bool,
+    /// Why it is not `pass`; empty when it is.
+    pub reason: String,
+}
+
+impl DkimOutcome {
+    /// The finding for the judge.
+    pub fn finding(&self) -> DkimFinding {
+        DkimFinding {
+            result: self.result,
+            domain: self.domain.clone(),
+            signs_from: self.signs_from,
+            signs_sender: self.signs_sender,
+        }
+    }
+}
+
+/// What all signatures say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DkimReport {
+    /// One for each DKIM-Signature, from the top, at most `limits::DKIM_SIGNATURES_MAX`.
+    pub signatures: Vec<DkimOutcome>,
+    /// How many more there were.
+    pub signatures_left_out: usize,
+    /// Who claims to have written it.
+    pub author: Author,
+}
+
+/// A message made ready: everything but the keys.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    candidates: Vec<Candidate>,
+    left_out: usize,
+    author: Author,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    outcome: DkimOutcome,
+    /// What is still to be verified; `None` when the outcome stands already.
+    open: Option<Open>,
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    signature: Signature,
+    canonical_header: Vec<u8>,
+    body: BodyState,
+}
+
+/// How the body stands to a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    Covered,
+    Other,
+    Partly,
+    Missing,
+}
+
+impl Prepared {
+    /// Reads the signatures and hashes what they sign. No I/O; the body is hashed at most twice,
+    /// so a large message belongs on a thread that may block.
+    pub fn read(message: &[u8], extent: Extent, now: Timestamp) -> Prepared {
+        let (mut fields, body) = split(message);
+        if message.len() - body.len() > DKIM_HEADER_BYTES_MAX {
+            fields.clear();
+        }
+        let author = Author::of(&fields);
+        let mut prepared = Prepared { candidates: Vec::new(), left_out: 0, author };
+        let mut hashes = BodyHashes::new(match extent {
+            Extent::Whole => Some(body),
+            Extent::Header => None,
+        });
+        let signatures = fields.iter().enumerate().filter(|(_, field)| field.is("DKIM-Signature"));
+        for (index, field) in signatures {
+            if prepared.candidates.len() == DKIM_SIGNATURES_MAX {
+                prepared.left_out += 1;
+                continue;
+            }
+            prepared.candidates.push(candidate(&fields, index, field, &mut hashes, now));
+        }
+        prepared
+    }
+
+    /// Fetches the keys, all at once, and verifies.
+    pub async fn verify(self, dns: &Dns, deadline: Instant) -> DkimReport {
+        let ask = |candidate: Candidate| {
+            let open = candidate.open.map(|open| {
+                let question = Question::new(Kind::Txt, &open.signature.key_name());
+                (open, dns.begin(question))
+            });
+            (candidate.outcome, open)
+        };
+        let asked: Vec<_> = self.candidates.into_iter().map(ask).collect();
+        let mut signatures = Vec::with_capacity(asked.len());
+        for (mut outcome, open) in asked {
+            if let Some((open, pending)) = open {
+                match pending.answer(deadline).await {
+                    Ok(answer) => outcome.settle(&open, &answer),
+                    Err(trouble) => {
+                        outcome.result = AuthResult::TempError;
+                        outcome.is_inconclusive = true;
+                        outcome.reason = trouble.to_string();
+                    }
+                }
+            }
+            signatures.push(outcome);
+        }
+        DkimReport { signatures, signatures_left_out: self.left_out, author: self.author }
+    }
+}
+
+impl DkimOutcome {
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.result = refusal.result;
+        self.reason = refusal.reason.to_owned();
+        self.is_inconclusive = refusal.is_inconclusive;
+    }
+
+    /// What the signature is worth, now that the answer with the key is there.
+    fn settle(&mut self, open: &Open, answer: &Answer) {
+        let key = match key(answer) {
+            Ok(key) => key,
+            Err(refusal) => return self.refuse(&refusal),
+        };
+        let signature = &open.signature;
+        let (result, reason) = if key.is_strict() && signature.identity != signature.domain {
+            (AuthResult::Fail, "i= is not d=, as the key asks for")
+        } else if !key.verifies(&open.canonical_header, signature) {
+            (AuthResult::Fail, "the signature is not of this header and key")
+        } else {
+            self.proof = Proof::Header;
+            match open.body {
+                BodyState::Covered => {
+                    self.proof = Proof::Message;
+                    (AuthResult::Pass, "")
+                }
+                BodyState::Other => (AuthResult::Neutral, "the body is not the one signed"),
+                BodyState::Partly => (AuthResult::Policy, "l= leaves a part of the body unsigned"),
+                BodyState::Missing => (AuthResult::Neutral, "the body is not there"),
+            }
+        };
+        self.result = result;
+        self.reason = reason.to_owned();
+        self.is_inconclusive = self.proof == Proof::Header && open.body == BodyState::Missing;
+    }
+}
+
+/// The key of an answer: of several records the first that can be used (RFC 6376 §3.6.2.2).
+fn key(answer: &Answer) -> Result<Key, Refusal> {
+    let mut refusal = Refusal::key_gone("no key is published");
+    for (index, record) in answer.records().iter().take(DKIM_KEYS_MAX).enumerate() {
+        let Record::Text(text) = record else { continue };
+        match Key::parse(text) {
+            Ok(key) => return Ok(key),
+            Err(first) if index == 0 => refusal = first,
+            Err(_) => {}
+        }
+    }
+    Err(refusal)
+}
+
+fn candidate(
+    fields: &[Field<'_>],
+    index: usize,
+    field: &Field<'_>,
+    hashes: &mut BodyHashes<'_>,
+    now: Timestamp,
+) -> Candidate {
+    let tags = Tags::read(field.value);
+    let tag = |name| tags.as_ref().and_then(|tags| tags.get(name));
+    let mut outcome = DkimOutcome {
+        result: AuthResult::PermError,
+        proof: Proof::Nothing,
+        domain: tag("d").and_then(Domain::parse),
+        selector: tag("s").unwrap_or_default().to_ascii_lowercase(),
+        signs_from: false,
+        signs_sender: false,
+        is_inconclusive: false,
+        reason: "no tag list".to_owned(),
+    };
+    let signature = match tags.as_ref().map(Signature::parse) {
+        Some(Ok(signature)) => signature,
+        Some(Err(refusal)) => {
+            outcome.refuse(&refusal);
+            return Candidate { outcome, open: None };
+        }
+        None => return Candidate { outcome, open: None },
+    };
+    outcome.signs_from = signs_all(fields, &signature, "from");
+    outcome.signs_sender = signs_all(fields, &signature, "sender");
+    if signature.expires.is_some_and(|expires| expires < now) {
+        outcome.result = AuthResult::Neutral;
+        outcome.is_inconclusive = true;
+        outcome.reason = "expired".to_owned();
+        return Candidate { outcome, open: None };
+    }
+    let body = match hashes.state(&signature) {
+        Ok(body) => body,
+        Err(reason) => {
+            outcome.reason = reason.to_owned();
+            return Candidate { outcome, open: None };
+        }
+    };
+    let canonical_header = canonical_header(fields, index, field, &signature);
+    Candidate { outcome, open: Some(Open { signature, canonical_header, body }) }
+}
+
+/// Whether there is such a field and each of them stands under the signature. A signature covers
+/// the lowest ones, as many as h= names it: one more on top is not the signer's.
+fn signs_all(fields: &[Field<'_>], signature: &Signature, name: &str) -> bool {
+    let there = fields.iter().filter(|field| field.is(name)).count();
+    let signed = signature.signed.iter().filter(|signed| *signed == name).count();
+    (1..=signed).contains(&there)
+}
+
+/// What the signature is of (RFC 6376 §3.7): the fields of h=, each time the next one from the
+/// bottom, one that is not there as nothing; then the signature itself without b=.
+fn canonical_header(
+    fields: &[Field<'_>],
+    index: usize,
+    own: &Field<'_>,
+    signature: &Signature,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut taken = vec![false; fields.len()];
+    for name in &signature.signed {
+        let unsigned = fields.iter().zip(taken.iter_mut()).enumerate().rev();
+        let mut wanted =
+            unsigned.filter(|(at, (field, taken))| *at != index && !**taken && field.is(name));
+        if let Some((_, (field, taken))) = wanted.next() {
+            *taken = true;
+            field.write(signature.header_form, &mut out);
+        }
+    }
+    let value = without_signature(own.value);
+    Field { name: own.name, value: &value }.write(signature.header_form, &mut out);
+    // RFC 6376 §3.7: "without a trailing CRLF".
+    out.truncate(out.len().saturating_sub(2));
+    out
+}
+
+/// The body's hash and length in each form, computed when first asked for.
+struct BodyHashes<'a> {
+    body: Option<&'a [u8]>,
+    known: Vec<(Form, Vec<u8>, u64)>,
+}
+
+impl<'a> BodyHashes<'a> {
+    fn new(body: Option<&'a [u8]>) -> BodyHashes<'a> {
+        BodyHashes { body, known: Vec::new() }
+    }
+
+    /// How the body stands to a signature; the error says what is wrong with its l=.
+    fn state(&mut self, signature: &Signature) -> Result<BodyState, &'static str> {
+        let Some(bytes) = self.body else { return Ok(BodyState::Missing) };
+        let form = signature.body_form;
+        if !self.known.iter().any(|(known, _, _)| *known == form) {
+            let body = Body { form, bytes };
+            let hash = HashAlgorithm::Sha256.hash(body).as_ref().to_vec();
+            self.known.push((form, hash, body.length()));
+        }
+        let Some((_, hash, length)) = self.known.iter().find(|(known, _, _)| *known == form) else {
+            return Ok(BodyState::Missing);
+        };
+        match signature.body_bytes {
+            // RFC 6376 §3.5: l= "MUST NOT be larger than the actual number of octets".
+            Some(signed) if signed > *length => Err("l= is longer than the body"),
+            Some(signed) if signed < *length => Ok(BodyState::Partly),
+            _ if *hash == signature.body_hash => Ok(BodyState::Covered),
+            _ => Ok(BodyState::Other),
+        }
+    }
+}
+
+/// The fields of a message, at most `limits::DKIM_FIELDS_MAX`, and its body.
+fn split(message: &[u8]) -> (Vec<Field<'_>>, &[u8]) {
+    let mut fields = Vec::new();
+    let mut rest = message;
+    while !rest.is_empty() {
+        if let Some(body) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+            return (fields, body);
+        }
+        let (field, behind) = rest.split_at_checked(field_length(rest)).unwrap_or((rest, b""));
+        rest = behind;
+        let colon = field.iter().position(|&byte| byte == b':');
+        let parts = colon.and_then(|colon| field.split_at_checked(colon));
+        if let Some((name, value)) = parts
+            && fields.len() < DKIM_FIELDS_MAX
+        {
+            fields.push(Field { name, value: value.get(1..).unwrap_or_default() });
+        }
+    }
+    (fields, b"")
+}
+
+/// The bytes up to the line end that no white space follows.
+fn field_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(line) = memchr::memchr(b'\n', rest) else { return bytes.len() };
+        at += line + 1;
+        if !matches!(bytes.get(at), Some(b' ' | b'\t')) {
+            return at;
+        }
+    }
+}
