@@ -14,6 +14,7 @@
 //! | 1 | `judge`, `wire`, `meter` | pure: decide, speak protocols, count |
 //! | 0 | `mail` | pure: the words |
 
+pub mod audit;
 pub mod judge;
 pub mod mail;
 pub mod wire;
