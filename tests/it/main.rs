@@ -10,4 +10,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod audit;
+mod disk;
 mod house;
+mod records;
