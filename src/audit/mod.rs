@@ -7,15 +7,19 @@
 //! Law 1: nothing irrevocable before it is written. Law 2: each recipient has a record.
 
 pub mod batch;
+pub mod campaigns;
 pub mod disk;
 pub mod fault;
 pub mod files;
 pub mod findings;
+pub mod folder;
 pub mod held;
 pub mod ledger;
 pub mod pseudonym;
+pub mod quarantine;
 pub mod reader;
 pub mod record;
+pub mod recovery;
 pub mod seen;
 pub mod sinks;
 pub mod words;

@@ -111,6 +111,17 @@ impl ModelDisk {
         self.0.lock().unwrap().names.keys().cloned().collect()
     }
 
+    /// Puts a file there, durable.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap();
+        let room = bytes.len() as u64;
+        let (bytes, synced) = (bytes.to_vec(), bytes.to_vec());
+        state.files.push(Content { bytes, synced, lost: Vec::new(), room });
+        let number = state.files.len() - 1;
+        state.names.insert(path.to_owned(), number);
+        state.durable.insert(path.to_owned(), number);
+    }
+
     /// The process died and the system lives: what was done stays. The old disk stays dead.
     pub fn killed(&self) -> ModelDisk {
         let mut state = self.0.lock().unwrap();

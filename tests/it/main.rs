@@ -13,4 +13,6 @@
 mod audit;
 mod disk;
 mod house;
+mod quarantine;
 mod records;
+mod speed;
