@@ -16,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::string_slice, reason = "a test that meets the unexpected fails"))]
 
+pub mod audit;
 pub mod auth;
 pub mod judge;
 pub mod mail;

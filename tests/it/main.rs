@@ -10,10 +10,15 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod audit;
 mod auth;
+mod disk;
 mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod house;
 mod licences;
+mod quarantine;
+mod records;
+mod speed;
 mod spf;
