@@ -5,9 +5,11 @@
 //! store is known only then. `decide` takes the answers and gives one `Decision` for each
 //! recipient. No I/O, no clock, no log: a log line is a `Reason`, a moment is an argument.
 
+pub mod border;
 pub mod classify;
 pub mod decision;
 pub mod evidence;
+pub mod findings;
 pub mod lists;
 pub mod original;
 pub mod policy;
