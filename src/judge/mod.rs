@@ -10,6 +10,7 @@ pub mod classify;
 pub mod decision;
 pub mod evidence;
 pub mod findings;
+pub mod keys;
 pub mod lists;
 pub mod original;
 pub mod policy;
