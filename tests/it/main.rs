@@ -10,4 +10,5 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod captures;
 mod house;
