@@ -11,4 +11,5 @@
 )]
 
 mod captures;
+mod corpus;
 mod house;
