@@ -41,7 +41,7 @@ use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
 /// What a message says about itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// What kind of message it is.
     pub class: Class,

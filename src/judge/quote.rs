@@ -119,8 +119,8 @@ pub fn whole(text: &str) -> Option<&str> {
 
 /// Whether a line announces a quotation.
 ///
-/// Why: beside the phrase it must look like a heading: dashes around it, or a colon, full stop or
-/// nothing behind it on a short line. "I got your message, but …" is a sentence of a text.
+/// Why: beside the phrase it must look like a heading: dashes before it, or a colon or full stop
+/// behind it, on a short line. "I got your message, but" is a sentence of a text.
 pub fn is_separator(line: &str) -> bool {
     let line = line.trim();
     let is_ruled = line.starts_with(['-', '=', '*', '_', '>', '|', '#']);
