@@ -189,12 +189,16 @@ mod tests {
         AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives, RecipientEvidence,
         Source, SpfFinding, SpfScope,
     };
+    use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::lists::{Entry, List, Pattern};
     use crate::judge::original::Original;
     use crate::judge::policy::{ClassPattern, Rule};
+    use crate::judge::read_alone;
     use crate::judge::site::Site;
     use crate::mail::address::{Address, Domain, ReversePath};
     use crate::mail::envelope::{Client, MailFrom, Parameters, Recipient};
+    use crate::mail::header::Completeness;
+    use crate::mail::message::Message;
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_282_739_000);
     const TO: &str = "joe@bank.example";
@@ -211,6 +215,7 @@ mod tests {
     }
 
     fn scene(class: Class, verdict: &'static str) -> Scene {
+        let empty = Message::new("", Completeness::Whole);
         let case = Case {
             class,
             origin: Some(Origin::Ours),
@@ -218,6 +223,7 @@ mod tests {
             responder: Address::parse("ann@uni.example"),
             date: Some(NOW),
             hops: 1,
+            ..read_alone(&empty, &Site::default(), &FingerprintKey::new([1; 32]))
         };
         let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
         let receives = Receives::Yes;

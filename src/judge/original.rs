@@ -1,12 +1,31 @@
 //! Station 3: the message that this one answers, embedded or referenced; and whose response it is.
 //!
-//! Gives: `Original` (RFC 3834's subject message, as far as the response names it) and `Origin`.
-//! Standards: RFC 3461 §6.3, RFC 3464 §2, RFC 5322 §3.6.4, RFC 8098 §3.2.5.
+//! Takes: a `Reading`, its `Class`, `Site`. Gives: `Original` (RFC 3834's subject message, as far
+//! as the response names it) and `Origin`.
+//! Bounds: `limits::FAILED_RECIPIENTS_MAX`, and those of `keys` and `border`.
+//! Standards: RFC 3461 §6.3, RFC 3464 §2, RFC 3834 §2, RFC 5230 §4.6, RFC 5322 §3.6.4,
+//! RFC 8098 §3.2.5.
+//!
+//! Only the outermost report and the text above a quotation speak for the reporting system. The
+//! embedded message is read as one header, whose upper lines are ours (`border`) and whose lower
+//! ones are the peer's; what is embedded in *it* is not looked at.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::judge::evidence::{Findings, Gap};
+use crate::judge::border::Trace;
+use crate::judge::classify::{Class, Guarded};
+use crate::judge::evidence::{Findings, Gap, GapCause};
+use crate::judge::findings::{Identities, findings};
+use crate::judge::keys::{keys, reporting_host};
+use crate::judge::quote::whole;
+use crate::judge::reading::Reading;
+use crate::judge::site::Site;
 use crate::mail::address::{Address, ReversePath};
+use crate::mail::header::{AutoSubmitted, Field, Fields, Precedence, reverse_path};
+use crate::mail::limits::{FAILED_RECIPIENTS_MAX, TEXT_BYTES_MAX};
+use crate::mail::report::{Content, Form};
+use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
 /// Whether a response was made by our systems or only passes through them.
@@ -140,11 +159,533 @@ pub struct Original {
 }
 
 impl Original {
+    /// What a response says of its subject message.
+    pub fn of(reading: &Reading<'_>, class: Class, site: &Site) -> Original {
+        let source = Source::of(reading, class);
+        let mut original = Original { found_as: source.found_as, ..Original::default() };
+        original.embedded = source.range;
+        let header = Fields::read(&source.bytes);
+        let trace = Trace::of(&header);
+        original.read_report(reading);
+        original.read_header(&header, &trace);
+        let reporter = reporting_host(reading);
+        let is_reporters = source.provenance == Provenance::Reporter;
+        if original.return_path.is_none() && is_reporters {
+            original.return_path = written_return_path(&header, &trace, &reporter, site);
+        }
+        if original.return_path.as_ref().is_some_and(|path| is_spelt_null(path, &reporter)) {
+            original.return_path = Some(ReversePath::Null);
+        }
+        original.keys = keys(reading, &header, &trace);
+        if original.found_as == FoundAs::None && !original.keys.is_empty() {
+            original.found_as = FoundAs::Reference;
+        }
+        if original.keys.is_empty() {
+            original.gaps.push(Gap::new(GapCause::NoKey, "nothing names the subject message"));
+        }
+        if is_reporters && !header.is_empty() {
+            let identities = Identities {
+                mail_from: original.return_path.clone(),
+                from: original.from.clone(),
+                sender: original.sender.clone(),
+            };
+            let border = trace.border(site);
+            let (found, gaps) = findings(&header, &trace, &border, site, identities);
+            original.findings = found;
+            original.gaps.extend(gaps);
+        } else if class.guarded() == Guarded::Response {
+            let detail = "the response holds no header of it that our hosts put there";
+            original.gaps.push(Gap::new(GapCause::NoAuthResults, detail));
+        }
+        original
+    }
+
+    /// What the machine-readable part and the response's own fields say.
+    fn read_report(&mut self, reading: &Reading<'_>) {
+        let mut recipients = Vec::new();
+        match reading.report.as_ref().map(|report| &report.content) {
+            Some(Content::Dsn(dsn)) => {
+                self.return_path = dsn.reverse_path.clone();
+                self.arrived = dsn.arrival_date;
+                let said = dsn.recipients.iter();
+                recipients.extend(said.filter_map(|said| {
+                    said.final_recipient.clone().or_else(|| said.original_recipient.clone())
+                }));
+            }
+            Some(Content::Feedback(feedback)) => {
+                self.return_path = feedback.mail_from.clone();
+                self.arrived = feedback.arrival_date;
+                recipients.extend(feedback.recipients.iter().cloned());
+            }
+            _ => {}
+        }
+        let named = reading.view.fields.all("x-failed-recipients").flat_map(Field::addresses);
+        recipients.extend(named);
+        if recipients.is_empty() && reading.report.is_none() {
+            recipients = recipients_in_text(reading);
+        }
+        for recipient in recipients {
+            let is_new = !self.failed_recipients.iter().any(|known| known.same_mailbox(&recipient));
+            if is_new && self.failed_recipients.len() < FAILED_RECIPIENTS_MAX {
+                self.failed_recipients.push(recipient);
+            }
+        }
+    }
+
+    /// What the embedded header says: the peer's word, but for the lines that `findings` believes.
+    fn read_header(&mut self, header: &Fields<'_>, trace: &Trace) {
+        self.from = header.all("from").flat_map(Field::addresses).collect();
+        self.sender = header.first("sender").and_then(|field| field.addresses().into_iter().next());
+        self.reply_to = header.first("reply-to").map(Field::addresses).unwrap_or_default();
+        let subject = header.first("subject").map(Field::decoded);
+        self.subject = subject.map(|subject| Shown::new(&subject).into_string());
+        self.date = header.first("date").and_then(Field::date);
+        self.arrived = self.arrived.or_else(|| trace.top().and_then(|line| line.date));
+        self.kind = SubjectKind::of(header);
+    }
+
     /// The best Message-ID, without angle brackets; `None` when no field named one.
     pub fn message_id(&self) -> Option<&str> {
         self.keys.iter().find_map(|key| match key {
             Key::MessageId { id, .. } => Some(id.as_str()),
             _ => None,
         })
+    }
+}
+
+impl SubjectKind {
+    /// What a header says about being list traffic or automatic.
+    fn of(header: &Fields<'_>) -> SubjectKind {
+        let shown = |field: &Field<'_>| {
+            Shown::at_most(&format!("{}: {}", field.name(), field.text()), 100).into_string()
+        };
+        let list = header.iter().find(|field| {
+            let is_list_field = LIST_FIELDS.iter().any(|name| field.is(name));
+            is_list_field || field.is("precedence") && is_bulk(&field.text())
+        });
+        let automatic = header.iter().find(|field| {
+            let value = || field.text();
+            field.is("auto-submitted") && AutoSubmitted::parse(&value()) != Some(AutoSubmitted::No)
+                || field.is("x-auto-response-suppress") && is_suppressed(&value())
+        });
+        SubjectKind { list: list.map(shown), automatic: automatic.map(shown) }
+    }
+}
+
+/// Fields of list traffic: RFC 2369, RFC 2919, and those of older list servers.
+const LIST_FIELDS: &[&str] = &[
+    "list-id",
+    "list-help",
+    "list-post",
+    "list-subscribe",
+    "list-unsubscribe",
+    "list-owner",
+    "list-archive",
+    "mailing-list",
+    "x-mailing-list",
+    "x-beenthere",
+];
+
+/// RFC 3834 §2: "Precedence: list" and the like ask for no answer; RFC 5230 §4.6 names bulk too.
+fn is_bulk(value: &str) -> bool {
+    matches!(
+        Precedence::parse(value),
+        Some(Precedence::Bulk | Precedence::Junk | Precedence::List | Precedence::AutoReply)
+    )
+}
+
+fn is_suppressed(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    ["all", "oof", "autoreply"].iter().any(|word| value.contains(word))
+}
+
+/// Where the response holds its subject message.
+struct Source<'r> {
+    found_as: FoundAs,
+    bytes: Cow<'r, [u8]>,
+    range: Option<Range<usize>>,
+    provenance: Provenance,
+}
+
+/// Whether the reporting system itself put the header where it stands.
+///
+/// Why it matters: what the header *proves* hangs on its upper lines being ours. A responder that
+/// hands back a peer's attachment, or a text that repeats a peer's folded field, can show a whole
+/// header that the peer composed. It may name the message, and prove nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Provenance {
+    /// It did.
+    Reporter,
+    /// It may be the peer's.
+    Doubtful,
+}
+
+impl<'r> Source<'r> {
+    fn of(reading: &'r Reading<'_>, class: Class) -> Source<'r> {
+        let is_report = matches!(class, Class::Dsn(_) | Class::Mdn);
+        let provenance = if is_report { Provenance::Reporter } else { Provenance::Doubtful };
+        if let Some(embedded) = reading.embedded() {
+            let found_as = match embedded.form {
+                Form::Message => FoundAs::Rfc822,
+                Form::Header => FoundAs::Rfc822Headers,
+            };
+            let bytes = Cow::Borrowed(embedded.bytes.as_ref());
+            return Source { found_as, bytes, range: embedded.range.clone(), provenance };
+        }
+        let none = Source {
+            found_as: FoundAs::None,
+            bytes: Cow::Borrowed(b""),
+            range: None,
+            provenance: Provenance::Doubtful,
+        };
+        // Why: people and their responders quote too, in forms that name nothing.
+        if !is_report && class != Class::Challenge {
+            return none;
+        }
+        let found_as = FoundAs::Text;
+        if let Some(text) = reading.quoted() {
+            let is_flush = reading.quote().is_some_and(|quote| quote.is_flush());
+            let provenance = if is_flush { provenance } else { Provenance::Doubtful };
+            return Source { found_as, bytes: bytes_of(text), range: None, provenance };
+        }
+        match attached_text(reading) {
+            Some(text) => Source { found_as, bytes: bytes_of(text), ..none },
+            None => none,
+        }
+    }
+}
+
+fn bytes_of(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+/// A text part behind the first that consists of a header, as some servers attach it.
+fn attached_text<'r>(reading: &'r Reading<'_>) -> Option<Cow<'r, str>> {
+    let texts = reading.view.parts().iter().filter(|part| {
+        !part.is_container && (part.media.is("text/plain") || part.media.is_multipart())
+    });
+    texts.skip(1).find_map(|part| match part.text(TEXT_BYTES_MAX) {
+        Cow::Borrowed(text) => whole(text).map(Cow::Borrowed),
+        Cow::Owned(text) => whole(&text).map(|text| Cow::Owned(text.to_owned())),
+    })
+}
+
+/// The reverse-path that the reporting system itself wrote into the embedded header.
+///
+/// Why: a spammer may write a Return-Path too. Final delivery puts ours on top (RFC 5321 §4.4),
+/// above the Received line that our host had put on top before; the peer's stand below that. The
+/// same holds for the reverse-path that the topmost line names, when our host wrote it.
+fn written_return_path(
+    header: &Fields<'_>,
+    trace: &Trace,
+    reporter: &Option<String>,
+    site: &Site,
+) -> Option<ReversePath> {
+    let first_line = *trace.at.first()?;
+    let above = header.iter().take(first_line).find(|field| field.is("return-path"));
+    if let Some(path) = above.and_then(|field| reverse_path(&field.text())) {
+        return Some(path);
+    }
+    let top = trace.top()?;
+    let by = top.by.as_deref().unwrap_or_default();
+    let is_reporters = reporter.as_deref().is_some_and(|host| host.eq_ignore_ascii_case(by));
+    (is_reporters || site.is_own_host(by)).then(|| top.envelope_from.clone()).flatten()
+}
+
+/// Postfix names the null reverse-path `MAILER-DAEMON@` and its own host.
+fn is_spelt_null(path: &ReversePath, reporter: &Option<String>) -> bool {
+    path.address().is_some_and(|address| {
+        let domain = address.domain().map(|domain| domain.as_str());
+        address.local().eq_ignore_ascii_case("mailer-daemon") && domain == reporter.as_deref()
+    })
+}
+
+/// Addresses that stand alone or first on a line above the quotation: how qmail, Exim, Gmail and
+/// their like name the recipients that failed.
+fn recipients_in_text(reading: &Reading<'_>) -> Vec<Address> {
+    let lines = reading.own_text().lines().take(TEXT_LINES_MAX);
+    let recipients = lines.filter_map(|line| {
+        let word = line.split_whitespace().next()?;
+        let inner = word.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+        let address = inner.map_or(word, |(inner, _)| inner);
+        let address = address.trim_end_matches([':', ',', '.']);
+        address.contains('@').then(|| Address::parse(address)).flatten()
+    });
+    recipients.take(FAILED_RECIPIENTS_MAX).collect()
+}
+
+/// Lines of a bounce's text that are searched for recipients.
+const TEXT_LINES_MAX: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::classify::{DsnAction, classify};
+    use crate::mail::limits::{ORIGINAL_KEYS_MAX, TRACE_LINES_MAX};
+    use crate::mail::message::View;
+
+    fn site() -> Site {
+        Site { hosts: ["mx.ours.test".into()].into(), ..Site::default() }
+    }
+
+    fn original(message: &str) -> Original {
+        let view = View::read(message.as_bytes());
+        let reading = Reading::new(&view, Some(&ReversePath::Null));
+        let (class, _) = classify(&reading);
+        Original::of(&reading, class, &site())
+    }
+
+    /// Each key as text: `host/id`, `<id>`, `envid:id`.
+    fn names(original: &Original) -> Vec<String> {
+        let names = original.keys.iter().map(|key| match key {
+            Key::QueueId { host, id } => format!("{host}/{id}"),
+            Key::MessageId { id, .. } => format!("<{id}>"),
+            Key::EnvelopeId(id) => format!("envid:{id}"),
+        });
+        names.collect()
+    }
+
+    fn path(original: &Original) -> Option<String> {
+        original.return_path.as_ref().map(ReversePath::to_string)
+    }
+
+    fn failed(original: &Original) -> Vec<&str> {
+        original.failed_recipients.iter().map(Address::as_str).collect()
+    }
+
+    fn bounce(status: &str, embedded: &str) -> String {
+        format!(
+            "From: MAILER-DAEMON@ours.test\nIn-Reply-To: <irt@a.test>\nReferences: <r1@a.test> <r2@a.test>\n\
+            Content-Type: multipart/report; report-type=delivery-status; boundary=\"Q1.1795282739/mx.ours.test\"\n\n\
+            --Q1.1795282739/mx.ours.test\nContent-Description: Notification\n\nIt failed.\n\
+            --Q1.1795282739/mx.ours.test\nContent-Type: message/delivery-status\n\n{status}\n\
+            --Q1.1795282739/mx.ours.test\nContent-Type: message/rfc822\n\n{embedded}\n\
+            --Q1.1795282739/mx.ours.test--\n"
+        )
+    }
+
+    const STATUS: &str = "Reporting-MTA: dns; mx.ours.test\nX-Postfix-Queue-ID: Q1\n\
+        X-Postfix-Sender: rfc822; victim@bank.test\nOriginal-Envelope-Id: env\n\
+        Arrival-Date: Sat, 21 Nov 2026 17:38:59 +0000\n\n\
+        Final-Recipient: rfc822; u@ours.test\nAction: failed";
+
+    const EMBEDDED: &str = "Return-Path: <victim@bank.test>\n\
+        Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1; Sat, 21 Nov 2026 17:38:58 +0000\n\
+        From: V <victim@bank.test>, other@bank.test\nSender: s@bank.test\nReply-To: r@bank.test\n\
+        Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nDate: Sat, 21 Nov 2026 17:30:00 +0000\n\
+        Message-ID: <m1@bank.test>\nMessage-ID: <m2@bank.test>\n\nbody";
+
+    #[test]
+    fn a_bounce_names_its_subject_message_by_many_keys_best_first() {
+        let found = original(&bounce(STATUS, EMBEDDED));
+        assert_eq!(
+            names(&found),
+            [
+                "mx.ours.test/Q1",
+                "<m1@bank.test>",
+                "<m2@bank.test>",
+                "envid:env",
+                "<irt@a.test>",
+                "<r2@a.test>",
+                "<r1@a.test>"
+            ]
+        );
+        assert_eq!(found.message_id(), Some("m1@bank.test"));
+        assert_eq!(path(&found).as_deref(), Some("victim@bank.test"));
+        assert_eq!(failed(&found), ["u@ours.test"]);
+        assert_eq!(found.from.len(), 2);
+        assert_eq!(found.sender.unwrap().as_str(), "s@bank.test");
+        assert_eq!(found.reply_to[0].as_str(), "r@bank.test");
+        assert_eq!(found.subject.as_deref(), Some("Grüße"));
+        assert_eq!(found.date.unwrap().to_string(), "2026-11-21T17:30:00.000Z");
+        assert_eq!(found.arrived.unwrap().to_string(), "2026-11-21T17:38:59.000Z");
+        assert_eq!(found.found_as, FoundAs::Rfc822);
+        assert!(found.embedded.is_some());
+    }
+
+    #[test]
+    fn what_a_spammer_nests_in_his_message_names_nothing() {
+        let nested = bounce(
+            "Reporting-MTA: dns; mx.ours.test\nX-Postfix-Queue-ID: FORGED\n\
+             X-Postfix-Sender: rfc822; forged@evil.test\nFinal-Recipient: rfc822; forged@evil.test\n\
+             Action: delivered",
+            "Message-ID: <forged@evil.test>\n\nx",
+        );
+        let nested =
+            format!("{EMBEDDED}\n--- Below this line is a copy of the message.\n\n{nested}");
+        let found = original(&bounce(STATUS, &nested.replace("Q1.1795282739", "Q2.1795282739")));
+        let honest = original(&bounce(STATUS, EMBEDDED));
+        assert_eq!(found.keys, honest.keys);
+        assert_eq!(found.failed_recipients, honest.failed_recipients);
+        assert_eq!(found.return_path, honest.return_path);
+    }
+
+    #[test]
+    fn a_return_path_counts_only_above_the_received_lines() {
+        let status = "Reporting-MTA: dns; mx.ours.test";
+        let received = "Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1\n";
+        let of = |embedded: String| path(&original(&bounce(status, &embedded)));
+        let real = "Return-Path: <real@bank.test>\n";
+        let forged = "Return-Path: <forged@bank.test>\nFrom: x@y.test\n\nbody";
+        assert_eq!(of(format!("{real}{received}{forged}")).as_deref(), Some("real@bank.test"));
+        assert_eq!(of(format!("{received}{forged}")), None);
+        assert_eq!(of(forged.to_owned()), None);
+        let null = "Return-Path: <MAILER-DAEMON@mx.ours.test>\n";
+        assert_eq!(of(format!("{null}{received}{forged}")).as_deref(), Some(""));
+        // Exim names it in the line itself; that of another host is not the reporter's.
+        let exim = "Received: from x ([192.0.2.1]) by mx.ours.test with esmtp (Exim 4.96)\n \
+            (envelope-from <line@bank.test>) id 1x\n";
+        assert_eq!(of(format!("{exim}{forged}")).as_deref(), Some("line@bank.test"));
+        let theirs = exim.replace("mx.ours.test", "mx.evil.test");
+        assert_eq!(of(format!("{theirs}{forged}")), None);
+    }
+
+    #[test]
+    fn the_boundary_is_a_queue_id_for_postfix_only() {
+        let status = "Reporting-MTA: dns; mx.ours.test\n\nFinal-Recipient: rfc822; u@ours.test";
+        let postfix = bounce(status, "Subject: x\n\nx");
+        assert_eq!(names(&original(&postfix))[0], "mx.ours.test/Q1");
+        let sendmail = postfix.replace("Content-Description: Notification\n", "");
+        assert_eq!(names(&original(&sendmail))[0], "<irt@a.test>");
+    }
+
+    #[test]
+    fn a_text_that_quotes_names_it_too() {
+        let qmail = "From: MAILER-DAEMON@ours.test\nSubject: failure notice\n\n\
+            Hi. This is the qmail-send program at ours.test.\n\
+            I'm afraid I wasn't able to deliver your message to the following addresses.\n\n\
+            <u@ours.test>:\nSorry, no mailbox here by that name. (#5.1.1)\n\n\
+            --- Below this line is a copy of the message.\n\n\
+            Return-Path: <victim@bank.test>\nReceived: (qmail 9 invoked from network); 1 Jan 2026\n\
+            Received: from x (192.0.2.1) by ours.test with SMTP; 1 Jan 2026\n\
+            Message-ID: <m1@bank.test>\nSubject: s\n\n<forged@evil.test>:\n";
+        let found = original(qmail);
+        assert_eq!(found.found_as, FoundAs::Text);
+        assert_eq!(names(&found), ["<m1@bank.test>"]);
+        assert_eq!(path(&found).as_deref(), Some("victim@bank.test"));
+        assert_eq!(failed(&found), ["u@ours.test"]);
+        assert!(matches!(&found.keys[0], Key::MessageId { named_by: NamedBy::Text, .. }));
+    }
+
+    #[test]
+    fn a_header_that_a_peer_may_have_composed_proves_nothing() {
+        let site = Site {
+            authserv_ids: ["mx.ours.test".into()].into(),
+            authserv_stripped: true,
+            ..site()
+        };
+        let of = |message: &str| {
+            let view = View::read(message.as_bytes());
+            let reading = Reading::new(&view, Some(&ReversePath::Null));
+            let (class, _) = classify(&reading);
+            Original::of(&reading, class, &site)
+        };
+        let header = "Return-Path: <victim@bank.test>\n\
+            Authentication-Results: mx.ours.test; spf=pass smtp.mailfrom=victim@bank.test\n\
+            Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1\n\
+            Message-ID: <m@bank.test>\nSubject: s\n";
+        let daemon = "From: MAILER-DAEMON@ours.test\nSubject: failure notice\n";
+        let honest = of(&format!("{daemon}\nIt was not delivered:\n\n{header}\nbody\n"));
+        assert_eq!(honest.findings.unwrap().spf.len(), 1);
+        // A folded Subject that the text repeats.
+        let folded: String = header.lines().map(|line| format!(" {line}\n")).collect();
+        let repeated =
+            format!("{daemon}\nIt was not delivered. Its subject was: hello\n{folded}\n");
+        // An attachment that a responder hands back, as a message or as a text.
+        let attached = |kind: &str, top: &str| {
+            format!(
+                "{top}Content-Type: multipart/mixed; boundary=b\n\n--b\n\nIt was not delivered.\n--b\n\
+            Content-Type: {kind}\n\n{header}\nbody\n--b--\n"
+            )
+        };
+        let responder = "Auto-Submitted: auto-replied\nFrom: joe@ours.test\nSubject: away\n";
+        for message in [
+            repeated,
+            attached("text/plain", daemon),
+            attached("message/rfc822", responder).replace("not delivered", "read later"),
+        ] {
+            let found = of(&message);
+            assert_eq!((found.findings, found.return_path), (None, None), "{message}");
+            assert_eq!(
+                found.keys.iter().filter(|key| matches!(key, Key::MessageId { .. })).count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn exim_names_a_late_message_by_its_id() {
+        let late = "Received: from exim by mx.ours.test with local (Exim 4.96) id 1xREPORT; \
+            Sat, 21 Nov 2026 17:54:29 +0000\nFrom: Mailer-Daemon@ours.test\n\
+            Subject: Warning: message 1KNmHQ-000Md3-Kj delayed 24 hours\n\n\
+            This message was created automatically.\n\
+            The message identifier is:     1KNmHQ-000Md3-Kj\nwhich has not yet been delivered.\n";
+        assert_eq!(names(&original(late)), ["mx.ours.test/1KNmHQ-000Md3-Kj"]);
+    }
+
+    #[test]
+    fn a_reply_names_it_by_reference() {
+        let reply = "Auto-Submitted: auto-replied\nIn-Reply-To: <m@a.test>\n\
+            References: <r1@a.test>\n <r2@a.test>\n\t<m@a.test>\n\
+            X-MS-Exchange-Parent-Message-Id: <p@a.test>\nFrom: joe@ours.test\n\naway\n\n\
+            ----- Original Message -----\nFrom: x@y.test\nMessage-ID: <quoted@y.test>\n";
+        let found = original(reply);
+        assert_eq!(names(&found), ["<m@a.test>", "<r2@a.test>", "<r1@a.test>", "<p@a.test>"]);
+        assert_eq!(found.found_as, FoundAs::Reference);
+        assert!(found.from.is_empty() && found.return_path.is_none());
+        let bare = original("Auto-Submitted: auto-replied\n\naway\n");
+        assert_eq!(bare.found_as, FoundAs::None);
+        assert_eq!(bare.gaps[0].cause, GapCause::NoKey);
+    }
+
+    #[test]
+    fn a_receipt_names_it_by_its_own_field() {
+        let mdn = "In-Reply-To: <i@a.test>\nContent-Type: multipart/report; \
+            report-type=disposition-notification; boundary=b\n\n--b\n\n--b\n\
+            Content-Type: message/disposition-notification\n\nOriginal-Message-ID: <o@a.test>\n\n--b--\n";
+        let found = original(mdn);
+        assert_eq!(names(&found), ["<o@a.test>", "<i@a.test>"]);
+        assert!(matches!(
+            &found.keys[0],
+            Key::MessageId { named_by: NamedBy::OriginalMessageId, .. }
+        ));
+    }
+
+    #[test]
+    fn list_traffic_and_automatic_messages_show() {
+        let kind = |field: &str| original(&bounce(STATUS, &format!("{field}\n{EMBEDDED}"))).kind;
+        assert_eq!(kind("X-A: b"), SubjectKind::default());
+        for field in
+            ["List-Id: <l.test>", "Precedence: bulk", "List-Unsubscribe: <x>", "Mailing-List: y"]
+        {
+            assert!(kind(field).list.is_some(), "{field}");
+        }
+        for field in ["Auto-Submitted: auto-generated", "X-Auto-Response-Suppress: OOF"] {
+            assert!(kind(field).automatic.is_some(), "{field}");
+        }
+        assert!(kind("Auto-Submitted: no").automatic.is_none());
+        assert!(kind("X-Auto-Response-Suppress: DR").automatic.is_none());
+    }
+
+    #[test]
+    fn nothing_grows_without_bound() {
+        let many: String = (0..1000).map(|n| format!("Message-ID: <{n}@a.test>\n")).collect();
+        let status: String =
+            (0..1000).map(|n| format!("Final-Recipient: rfc822; u{n}@a.test\n\n")).collect();
+        let found = original(&bounce(&status, &many));
+        assert_eq!(found.keys.len(), ORIGINAL_KEYS_MAX);
+        assert_eq!(found.failed_recipients.len(), FAILED_RECIPIENTS_MAX);
+        let received = "Received: by a.test id 1\n".repeat(10_000);
+        let trace = Trace::of(&Fields::read(received.as_bytes()));
+        assert_eq!(trace.lines.len(), TRACE_LINES_MAX);
+        let class = Class::Dsn(DsnAction::Failed);
+        let view = View::read(b"");
+        assert_eq!(
+            Original::of(&Reading::new(&view, None), class, &site()).found_as,
+            FoundAs::None
+        );
     }
 }

@@ -181,6 +181,66 @@ pub const HELD_LIST_MAX: usize = 1000;
 
 /// How old a held message that never expires may get before an alarm.
 pub const HELD_OVERDUE_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Fields read of one header. Real ones have up to 150.
+pub const FIELDS_MAX: usize = 1000;
+
+/// Bytes of one field that are looked at. References of a long thread and To of a big round letter
+/// reach 10 KiB.
+pub const FIELD_BYTES_MAX: usize = 16 * 1024;
+
+/// Mailboxes read of one address field.
+pub const MAILBOXES_MAX: usize = 64;
+
+/// Message-IDs kept of one field, the last ones.
+pub const MESSAGE_IDS_MAX: usize = 32;
+
+/// Bytes of one Message-ID: a line of RFC 5322 §2.1.1.
+pub const MESSAGE_ID_BYTES_MAX: usize = 998;
+
+/// Bytes of one Received line that are looked at, its date apart; Exchange's longest have 600.
+pub const RECEIVED_BYTES_MAX: usize = 4096;
+
+/// Words and comments read of one Received line; Exchange's longest have about twenty.
+pub const RECEIVED_WORDS_MAX: usize = 64;
+
+/// MIME parts read of one message. Reports have up to ten; what lies beyond says nothing of them.
+pub const PARTS_MAX: usize = 100;
+
+/// Multiparts inside one another. Gmail's reports have three (report, related, alternative).
+pub const PART_DEPTH_MAX: usize = 6;
+
+/// Bytes of a boundary. RFC 2046 §5.1.1 allows 70; real ones are longer.
+pub const BOUNDARY_BYTES_MAX: usize = 200;
+
+/// Bytes read of a report's machine-readable part: 200 recipients with long diagnoses fit.
+pub const REPORT_BYTES_MAX: usize = 128 * 1024;
+
+/// Recipients read of one report.
+pub const REPORT_GROUPS_MAX: usize = 200;
+
+/// Lines of a text that are searched for the message it quotes. Transcripts above it have up to 80.
+pub const QUOTE_LINES_MAX: usize = 300;
+
+/// Bytes kept of a message quoted in a text: its header, and as much body as is compared.
+pub const QUOTE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a message's first text that are looked at: reports put what they have to say on top.
+pub const TEXT_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of text, above what it quotes, that are searched for words.
+pub const WORDS_BYTES_MAX: usize = 4 * 1024;
+
+/// Names kept of one subject message. More than these only say the same again.
+pub const ORIGINAL_KEYS_MAX: usize = 16;
+
+/// Failed recipients kept of one report.
+pub const FAILED_RECIPIENTS_MAX: usize = 100;
+
+/// Received lines read of one header. Servers give up at 50 to 100 hops.
+pub const TRACE_LINES_MAX: usize = 100;
+
+/// Bytes of a body that a fingerprint covers.
+pub const FINGERPRINT_BODY_BYTES_MAX: usize = 64 * 1024;
 
 const _: () = assert!(2 * ADDRESS_BYTES_MAX + 512 <= COMMAND_LINE_BYTES_MAX);
 const _: () = assert!(SIGNAL_DETAIL_BYTES_MAX <= SHOWN_CHARS_MAX);
@@ -300,3 +360,6 @@ pub const ANSWERS_SEEN_MAX: usize = 128;
 
 const _: () = assert!((REPORT_PAIR_MAX as usize) < ANSWERS_SEEN_MAX);
 const _: () = assert!(2 * (SHOWN_CHARS_MAX + 1) * 10 < RECORD_ENDING_BYTES_MAX);
+
+/// Trace lines of our own that are looked at in one message; a loop is cut long before.
+pub const TRACES_READ_MAX: usize = 100;

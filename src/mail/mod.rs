@@ -8,6 +8,7 @@ pub mod envelope;
 pub mod header;
 pub mod limits;
 pub mod message;
+pub mod received;
 pub mod reply;
 pub mod report;
 pub mod shown;

@@ -12,6 +12,8 @@
 
 mod audit;
 mod auth;
+mod captures;
+mod corpus;
 mod disk;
 mod dkim;
 #[path = "../support/dns.rs"]

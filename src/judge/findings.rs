@@ -1,0 +1,404 @@
+//! Station 3: what the embedded header of the subject message proves about it.
+//!
+//! Takes: the embedded header, its `Border`, `Site`. Gives: `Findings`, or the `Gap`s that say why
+//! there are none.
+//! Standards: RFC 8601 §2.7 and §5, RFC 7208 §2.3 and §2.4, RFC 6376 §5.4.
+//!
+//! A line counts when it has one of our authserv-ids, stands above the border line, and our border
+//! is declared to remove foreign lines of that id. All three, because each fails alone: a peer can
+//! write any id, can write it on top of its own part, and an administrator can be mistaken.
+//!
+//! Of several lines of ours the lowest ones count, method by method: they were written where the
+//! message came in. A line further up was written behind an inside hop, whose client is our own.
+
+use crate::judge::border::{Border, End, Inside, Trace};
+use crate::judge::evidence::{
+    AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Gap, GapCause, Source, SpfFinding,
+    SpfScope,
+};
+use crate::judge::site::Site;
+use crate::mail::address::{Address, Domain, ReversePath};
+use crate::mail::authres::{AuthResults, MethodResult};
+use crate::mail::header::Fields;
+
+/// Who the subject message says it is from.
+#[derive(Clone, Debug, Default)]
+pub struct Identities {
+    /// Its reverse-path, where the reporting system wrote it.
+    pub mail_from: Option<ReversePath>,
+    /// Mailboxes of its From field.
+    pub from: Vec<Address>,
+    /// The mailbox of its Sender field.
+    pub sender: Option<Address>,
+}
+
+/// What an Authentication-Results line may speak of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Everything.
+    All,
+    /// Only what does not depend on the client's address: its writer saw a gateway's.
+    Signatures,
+}
+
+/// What the embedded header proves; with the gaps that stay.
+pub fn findings(
+    header: &Fields<'_>,
+    trace: &Trace,
+    border: &Border,
+    site: &Site,
+    identities: Identities,
+) -> (Option<Findings>, Vec<Gap>) {
+    match &border.end {
+        End::Inside(Inside::Made) => (own(identities, "all its Received lines are ours"), vec![]),
+        End::Inside(Inside::Authenticated) => (own(identities, "its client authenticated"), vec![]),
+        End::Inside(Inside::Reinjected) => {
+            let detail = "an inside host gave it back, and what stands below is not ours";
+            (None, vec![Gap::new(GapCause::NoAuthResults, detail)])
+        }
+        End::NoLine | End::Foreign => {
+            let detail = "its topmost Received line is not ours";
+            (None, vec![Gap::new(GapCause::NoAuthResults, detail)])
+        }
+        End::Outside(_) | End::Unsaid | End::BehindRelay { .. } => {
+            from_lines(header, trace, border, site, identities)
+        }
+    }
+}
+
+fn own(identities: Identities, sign: &str) -> Option<Findings> {
+    let mut findings = empty(Source::OwnReceived, identities);
+    findings.own_submission = Some(sign.to_owned());
+    Some(findings)
+}
+
+fn from_lines(
+    header: &Fields<'_>,
+    trace: &Trace,
+    border: &Border,
+    site: &Site,
+    identities: Identities,
+) -> (Option<Findings>, Vec<Gap>) {
+    let mut gaps = Vec::new();
+    let hidden = hidden_client(border);
+    gaps.extend(hidden.as_deref().map(|detail| Gap::new(GapCause::BehindRelay, detail)));
+    let field_of = |line: usize| trace.at.get(line).copied();
+    let end = border.believed.checked_sub(1).and_then(field_of).unwrap_or(0);
+    let relay = border.relay.and_then(field_of);
+    let mut lines = Vec::new();
+    let mut below = false;
+    for (index, field) in header.iter().enumerate().filter(|(_, f)| f.is("authentication-results"))
+    {
+        let Ok(results) = AuthResults::parse(field.raw()) else { continue };
+        if !site.authserv_ids.contains(&results.authserv_id) {
+            continue;
+        }
+        if index > end {
+            below = true;
+            continue;
+        }
+        let is_gateways = hidden.is_some() || relay.is_some_and(|relay| index < relay);
+        let reach = if is_gateways { Reach::Signatures } else { Reach::All };
+        let section = trace.at.iter().filter(|line| **line < index).count();
+        lines.push(Line { results, reach, section });
+    }
+    if lines.is_empty() {
+        let detail = match below {
+            true => "a line of ours stands only below the border line",
+            false => "no line of ours above the border line",
+        };
+        gaps.push(Gap::new(GapCause::NoAuthResults, detail));
+        return (None, gaps);
+    }
+    if !site.authserv_stripped {
+        let detail = "our border is not declared to remove foreign lines of our authserv-id";
+        gaps.push(Gap::new(GapCause::NotStripped, detail));
+        return (None, gaps);
+    }
+    (Some(merged(&lines, identities)), gaps)
+}
+
+/// A line of ours above the border line.
+struct Line {
+    results: AuthResults,
+    reach: Reach,
+    /// How many Received lines stand above it.
+    section: usize,
+}
+
+/// What the lines say together: for each method, the lowest section that evaluated it.
+fn merged(lines: &[Line], identities: Identities) -> Findings {
+    let lowest = lines.iter().max_by_key(|line| line.section);
+    let authserv_id = lowest.map(|line| line.results.authserv_id.clone()).unwrap_or_default();
+    let mut findings = empty(Source::AuthResults { authserv_id }, identities);
+    for method in ["dkim", "spf", "dmarc"] {
+        let evaluated = || {
+            let reached = |line: &&Line| method == "dkim" || line.reach == Reach::All;
+            lines.iter().filter(reached).filter(|line| line.results.of(method).next().is_some())
+        };
+        let section = evaluated().map(|line| line.section).max();
+        for line in evaluated().filter(|line| Some(line.section) == section) {
+            line.results.of(method).for_each(|result| add(&mut findings, method, result));
+        }
+    }
+    findings
+}
+
+fn add(findings: &mut Findings, method: &str, result: &MethodResult) {
+    match method {
+        "dkim" => {
+            findings.evaluated.dkim = true;
+            findings.dkim.extend(dkim(result));
+        }
+        "spf" => {
+            let Some(finding) = spf(result) else { return };
+            findings.evaluated.spf |= finding.scope != SpfScope::Helo;
+            if findings.mail_from.is_none() && finding.scope == SpfScope::MailFrom {
+                findings.mail_from = finding.address.clone().map(ReversePath::Address);
+            }
+            findings.spf.push(finding);
+        }
+        _ => {
+            findings.evaluated.dmarc = true;
+            findings.dmarc.extend(AuthResult::parse(&result.result).map(|parsed| DmarcFinding {
+                result: parsed,
+                from_domain: result.property("header", "from").and_then(domain_of),
+            }));
+        }
+    }
+}
+
+/// Why SPF and DMARC results of our lines are about a gateway and not about the peer, if so.
+///
+/// Why: SPF of a gateway's address proves nothing and refutes nothing. A gateway shared with half
+/// the world even *passes* for every domain that sends through its operator.
+fn hidden_client(border: &Border) -> Option<String> {
+    match &border.end {
+        End::BehindRelay { relay } => Some(format!("{relay} does not say who its client was")),
+        End::Outside(line) if line.is_private() => {
+            Some(format!("{} at the border is a private address", line.ip))
+        }
+        _ => None,
+    }
+}
+
+fn empty(source: Source, identities: Identities) -> Findings {
+    let Identities { mail_from, from, sender } = identities;
+    Findings {
+        source,
+        mail_from,
+        from,
+        sender,
+        spf: Vec::new(),
+        dkim: Vec::new(),
+        dmarc: Vec::new(),
+        evaluated: Evaluated::default(),
+        own_submission: None,
+    }
+}
+
+/// RFC 8601 §2.7.2: `smtp.mailfrom` is the MAIL FROM identity, `smtp.helo` the HELO one. With an
+/// empty reverse-path the HELO identity was checked (RFC 7208 §2.4), whatever the property says.
+fn spf(result: &MethodResult) -> Option<SpfFinding> {
+    let mail_from = ["mailfrom", "mail"].iter().find_map(|name| result.property("smtp", name));
+    let mail_from = mail_from.map(|value| value.trim_matches(|c| matches!(c, '<' | '>')));
+    let helo = result.property("smtp", "helo");
+    let (scope, identity) = match (mail_from, helo) {
+        (Some(""), _) => (SpfScope::Helo, helo.unwrap_or_default()),
+        (Some(identity), _) => (SpfScope::MailFrom, identity),
+        (None, Some(identity)) => (SpfScope::Helo, identity),
+        (None, None) => (SpfScope::Unnamed, ""),
+    };
+    Some(SpfFinding {
+        result: AuthResult::parse(&result.result)?,
+        scope,
+        domain: domain_of(identity),
+        address: Address::parse(identity),
+    })
+}
+
+/// RFC 8601 §2.7.1: `header.d`; older verifiers name only `header.i`, whose domain is d= or below.
+fn dkim(result: &MethodResult) -> Option<DkimFinding> {
+    let parsed = AuthResult::parse(&result.result)?;
+    let domain = [("header", "d"), ("", "d"), ("header", "i")];
+    let domain = domain.iter().find_map(|(ptype, name)| result.property(ptype, name));
+    Some(DkimFinding {
+        result: parsed,
+        domain: domain.and_then(domain_of),
+        // RFC 6376 §5.4: From is always signed, or a verifier does not pass it.
+        signs_from: parsed == AuthResult::Pass,
+        signs_sender: false,
+    })
+}
+
+/// The domain of `joe@a.example`, `@a.example` or `a.example`.
+fn domain_of(value: &str) -> Option<Domain> {
+    Domain::parse(value.rsplit_once('@').map_or(value, |(_, domain)| domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Site {
+        Site {
+            networks: vec!["127.0.0.0/8".parse().unwrap()],
+            trusted_relays: vec!["203.0.113.0/24".parse().unwrap()],
+            hosts: ["mx.ours.test".into()].into(),
+            authserv_ids: ["mx.ours.test".into(), "gw.filter.test".into()].into(),
+            authserv_stripped: true,
+            ..Site::default()
+        }
+    }
+
+    fn found(header: &str, site: &Site) -> (Option<Findings>, Vec<GapCause>) {
+        let fields = Fields::read(header.as_bytes());
+        let trace = Trace::of(&fields);
+        let border = trace.border(site);
+        let (findings, gaps) = findings(&fields, &trace, &border, site, Identities::default());
+        (findings, gaps.into_iter().map(|gap| gap.cause).collect())
+    }
+
+    fn domains(findings: &Findings) -> Vec<(&'static str, &'static str, String)> {
+        let name =
+            |domain: &Option<Domain>| domain.as_ref().map(Domain::to_string).unwrap_or_default();
+        let spf = findings.spf.iter().map(|f| ("spf", f.result.as_str(), name(&f.domain)));
+        let dkim = findings.dkim.iter().map(|f| ("dkim", f.result.as_str(), name(&f.domain)));
+        let dmarc =
+            findings.dmarc.iter().map(|f| ("dmarc", f.result.as_str(), name(&f.from_domain)));
+        spf.chain(dkim).chain(dmarc).collect()
+    }
+
+    const AR: &str = "Authentication-Results: mx.ours.test;\n spf=fail smtp.mailfrom=v@bank.test;\n\
+        \tdkim=pass header.d=example.net; dkim=fail header.i=@bank.test;\n dmarc=fail header.from=bank.test\n";
+    const OUTSIDE: &str =
+        "Received: from x (unknown [192.0.2.55])\n by mx.ours.test (Postfix) id A\n";
+    const RELAY: &str =
+        "Received: from gw.filter.test (gw.filter.test [203.0.113.5]) by mx.ours.test id D\n";
+    const RELAYS: &str = "Received: from x (unknown [192.0.2.7]) by gw.filter.test id G\n";
+    const FORGED_AR: &str =
+        "Authentication-Results: mx.ours.test; spf=pass smtp.mailfrom=v@bank.test\n";
+    const FORGED: &str = "Received: from b (b [127.0.0.1]) by mx.ours.test (Postfix) id F\n";
+
+    #[test]
+    fn our_line_above_the_border_line_is_believed() {
+        let (findings, gaps) = found(&[AR, OUTSIDE].concat(), &site());
+        let findings = findings.unwrap();
+        assert_eq!(
+            domains(&findings),
+            [
+                ("spf", "fail", "bank.test".to_owned()),
+                ("dkim", "pass", "example.net".to_owned()),
+                ("dkim", "fail", "bank.test".to_owned()),
+                ("dmarc", "fail", "bank.test".to_owned()),
+            ]
+        );
+        assert_eq!(findings.mail_from.unwrap().to_string(), "v@bank.test");
+        assert_eq!(findings.evaluated, Evaluated { spf: true, dkim: true, dmarc: true });
+        assert_eq!(gaps, []);
+    }
+
+    #[test]
+    fn a_forged_pair_in_the_peers_part_proves_nothing() {
+        for peers in [
+            FORGED_AR.to_owned(),
+            [FORGED_AR, FORGED].concat(),
+            [FORGED, FORGED_AR, FORGED].concat(),
+        ] {
+            let (findings, gaps) = found(&[OUTSIDE, &peers].concat(), &site());
+            assert_eq!((findings, gaps), (None, vec![GapCause::NoAuthResults]), "{peers}");
+            let (findings, _) = found(&[AR, OUTSIDE, &peers].concat(), &site());
+            assert_eq!(findings.unwrap().spf.len(), 1, "{peers}");
+        }
+    }
+
+    #[test]
+    fn without_stripping_nothing_is_believed() {
+        let site = Site { authserv_stripped: false, ..site() };
+        assert_eq!(found(&[AR, OUTSIDE].concat(), &site), (None, vec![GapCause::NotStripped]));
+    }
+
+    #[test]
+    fn another_authserv_id_is_not_ours() {
+        let theirs = AR.replace("mx.ours.test", "mx.theirs.test");
+        assert_eq!(
+            found(&[&theirs, OUTSIDE].concat(), &site()),
+            (None, vec![GapCause::NoAuthResults])
+        );
+        let line = "Received: from x (unknown [192.0.2.55]) by mx.theirs.test (Postfix) id A\n";
+        assert_eq!(found(&[AR, line].concat(), &site()), (None, vec![GapCause::NoAuthResults]));
+    }
+
+    #[test]
+    fn behind_a_relay_only_signatures_count_and_the_relays_own_line() {
+        let (findings, gaps) = found(&[AR, RELAY, RELAYS].concat(), &site());
+        let findings = findings.unwrap();
+        assert!(findings.spf.is_empty() && findings.dmarc.is_empty() && !findings.evaluated.spf);
+        assert_eq!((findings.dkim.len(), gaps), (2, vec![]));
+        let relays =
+            "Authentication-Results: gw.filter.test; spf=softfail smtp.mailfrom=bank.test\n";
+        let (findings, gaps) = found(&[AR, RELAY, relays, RELAYS, FORGED_AR].concat(), &site());
+        assert_eq!(domains(&findings.unwrap())[0], ("spf", "softfail", "bank.test".to_owned()));
+        assert_eq!(gaps, []);
+        let (findings, gaps) = found(&[AR, RELAY].concat(), &site());
+        assert!(findings.unwrap().spf.is_empty());
+        assert_eq!(gaps, [GapCause::BehindRelay]);
+    }
+
+    #[test]
+    fn a_private_client_at_the_border_hides_the_peer() {
+        let line = "Received: from gw (gw [10.0.0.9]) by mx.ours.test (Postfix) id A\n";
+        let (findings, gaps) = found(&[AR, line].concat(), &site());
+        assert!(findings.unwrap().spf.is_empty());
+        assert_eq!(gaps, [GapCause::BehindRelay]);
+    }
+
+    #[test]
+    fn of_several_lines_the_lowest_that_evaluated_a_method_counts() {
+        let inner = "Received: from f (f [127.0.0.1]) by mx.ours.test id C\n";
+        let above = "Authentication-Results: mx.ours.test; spf=pass smtp.mailfrom=inside.test\n";
+        let signed = "Authentication-Results: mx.ours.test; dkim=pass header.d=a.test\n";
+        let spf = "Authentication-Results: mx.ours.test; spf=fail smtp.mailfrom=bank.test\n";
+        let header = [above, signed, inner, spf, OUTSIDE].concat();
+        let (findings, _) = found(&header, &site());
+        assert_eq!(
+            domains(&findings.unwrap()),
+            [("spf", "fail", "bank.test".to_owned()), ("dkim", "pass", "a.test".to_owned())]
+        );
+    }
+
+    #[test]
+    fn what_was_submitted_inside_is_our_own() {
+        for line in [
+            "Received: by mx.ours.test (Postfix, from userid 1000) id C\n",
+            "Received: from pc (x [192.0.2.9]) by mx.ours.test (Postfix) with ESMTPSA id E\n",
+        ] {
+            let (findings, gaps) = found(&[AR, line].concat(), &site());
+            let findings = findings.unwrap();
+            assert!(findings.own_submission.is_some() && findings.spf.is_empty(), "{line}");
+            assert_eq!((findings.source, gaps), (Source::OwnReceived, vec![]));
+        }
+        let again = "Received: from f (f [127.0.0.1]) by mx.ours.test id C\nReceived: from a by b.test id D\n";
+        assert_eq!(found(again, &site()), (None, vec![GapCause::NoAuthResults]));
+        assert_eq!(found("Subject: x\n", &site()), (None, vec![GapCause::NoAuthResults]));
+    }
+
+    #[test]
+    fn helo_never_counts_as_mail_from() {
+        let scope = |properties: &str| {
+            let line = format!("Authentication-Results: mx.ours.test; spf=pass {properties}\n");
+            let (findings, _) = found(&[&line, OUTSIDE].concat(), &site());
+            let findings = findings.unwrap();
+            (findings.spf[0].scope, findings.evaluated.spf, findings.mail_from.is_some())
+        };
+        assert_eq!(scope("smtp.helo=bank.test"), (SpfScope::Helo, false, false));
+        assert_eq!(scope("smtp.mailfrom=\"\" smtp.helo=bank.test"), (SpfScope::Helo, false, false));
+        assert_eq!(scope("smtp.mailfrom=<> smtp.helo=bank.test"), (SpfScope::Helo, false, false));
+        assert_eq!(
+            scope("smtp.mailfrom=bank.test smtp.helo=x.test"),
+            (SpfScope::MailFrom, true, false)
+        );
+        assert_eq!(scope("smtp.mailfrom=v@bank.test"), (SpfScope::MailFrom, true, true));
+        assert_eq!(scope(""), (SpfScope::Unnamed, true, false));
+    }
+}

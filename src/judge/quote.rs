@@ -1,0 +1,294 @@
+//! Station 3: a message that a plain text quotes, as bounces without MIME do.
+//!
+//! Takes: the text of a part. Gives: `Quote`: the writer's own words, and the message below them.
+//! Bounds: `limits::QUOTE_LINES_MAX` lines are searched, `limits::QUOTE_BYTES_MAX` bytes kept.
+//! Standards: RFC 5322 §2.2 (what a header line is).
+//!
+//! The first quotation counts, and only it: what stands below it is the quoted message, whose
+//! writer may have written another "original message" into it.
+
+use std::borrow::Cow;
+
+use crate::judge::words::{SEPARATOR, folded};
+use crate::mail::limits::{QUOTE_BYTES_MAX, QUOTE_LINES_MAX};
+
+/// Where a text quotes a message, in bytes of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quote {
+    above: usize,
+    start: usize,
+    indent: usize,
+}
+
+impl Quote {
+    /// What the writer of the text says himself, above the quotation.
+    pub fn above<'t>(&self, text: &'t str) -> &'t str {
+        text.get(..self.above).unwrap_or_default()
+    }
+
+    /// Whether the quoted lines begin where lines begin.
+    ///
+    /// Why: an indented header can be a single field of the peer's, folded over several lines, that
+    /// the writer of the text repeated.
+    pub fn is_flush(&self) -> bool {
+        self.indent == 0
+    }
+
+    /// The quoted message or header, without the indent or `>` before its lines; at most
+    /// `limits::QUOTE_BYTES_MAX`.
+    pub fn message<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let rest = text.get(self.start..).unwrap_or_default();
+        let rest = rest.get(..rest.floor_char_boundary(QUOTE_BYTES_MAX)).unwrap_or(rest);
+        let Some(prefix) = rest.get(..self.indent).filter(|prefix| !prefix.is_empty()) else {
+            return Cow::Borrowed(rest);
+        };
+        let lines = rest.split_inclusive('\n');
+        Cow::Owned(lines.map(|line| line.strip_prefix(prefix).unwrap_or(line)).collect())
+    }
+}
+
+/// Fields that begin quoted headers, in lower case. `strong`: people don't quote them by hand.
+const KNOWN: &[(&str, Strength)] = &[
+    ("received", Strength::Strong),
+    ("message-id", Strength::Strong),
+    ("return-path", Strength::Strong),
+    ("mime-version", Strength::Strong),
+    ("dkim-signature", Strength::Strong),
+    ("content-type", Strength::Strong),
+    ("from", Strength::Plain),
+    ("to", Strength::Plain),
+    ("cc", Strength::Plain),
+    ("subject", Strength::Plain),
+    ("date", Strength::Plain),
+    ("sender", Strength::Plain),
+    ("reply-to", Strength::Plain),
+    ("in-reply-to", Strength::Plain),
+    ("references", Strength::Plain),
+    ("delivered-to", Strength::Plain),
+    ("x-mailer", Strength::Plain),
+    ("x-originating-ip", Strength::Plain),
+    ("authentication-results", Strength::Plain),
+    ("content-transfer-encoding", Strength::Plain),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strength {
+    Plain,
+    Strong,
+}
+
+/// How many known fields make a header without a separator line above it, one of them strong.
+const FIELDS_ALONE_MIN: usize = 3;
+
+/// Lines that may stand between a separator line and the header: blank ones, rules, an mbox line.
+const LINES_BETWEEN_MAX: usize = 6;
+
+/// Lines of a quoted header that are counted.
+const HEADER_LINES_MAX: usize = 80;
+
+/// The first quotation in a text.
+pub fn quote(text: &str) -> Option<Quote> {
+    let lines: Vec<(usize, &str)> = lines(text).take(QUOTE_LINES_MAX).collect();
+    for (number, &(at, line)) in lines.iter().enumerate() {
+        let indent = indent_of(line);
+        if known(line.get(indent..).unwrap_or_default()).is_none() {
+            continue;
+        }
+        let rest = text.get(at..).unwrap_or_default();
+        let prefix = line.get(..indent).unwrap_or_default();
+        let header = weigh(rest, prefix);
+        let between = lines.get(number.saturating_sub(LINES_BETWEEN_MAX)..number);
+        let mut between = between.unwrap_or_default().iter().rev();
+        let separator = between.find(|(_, line)| is_separator(line));
+        let alone = header.known >= FIELDS_ALONE_MIN && header.strong > 0;
+        let separated = separator.is_some() && (header.known > 1 || header.strong > 0);
+        if alone || separated {
+            let above = separator.map_or(at, |(start, _)| *start);
+            return Some(Quote { above, start: at, indent });
+        }
+    }
+    None
+}
+
+/// The message that a text part consists of: its first line that is not blank begins a header.
+pub fn whole(text: &str) -> Option<&str> {
+    let start = text.trim_start_matches(['\r', '\n']);
+    let header = weigh(start, "");
+    (header.known >= FIELDS_ALONE_MIN && header.strong > 0).then_some(start)
+}
+
+/// Whether a line announces a quotation.
+///
+/// Why: beside the phrase it must look like a heading: dashes before it, or a colon or full stop
+/// behind it, on a short line. "I got your message, but" is a sentence of a text.
+pub fn is_separator(line: &str) -> bool {
+    let line = line.trim();
+    let is_ruled = line.starts_with(['-', '=', '*', '_', '>', '|', '#']);
+    let is_short = line.len() <= SEPARATOR_BYTES_MAX;
+    let ends = line.ends_with([':', '.', '-', '=', '*', '_', '|', '>', '：', '。']);
+    let text = folded(line, 2 * SEPARATOR_BYTES_MAX);
+    is_short && (is_ruled || ends) && text.len() > 4 && SEPARATOR.find(&text).is_some()
+}
+
+/// Bytes of a separator line; those in UTF-8 are longer than they look.
+const SEPARATOR_BYTES_MAX: usize = 120;
+
+/// Each line with where it begins, line ends left out.
+fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = 0;
+    text.split_inclusive('\n').map(move |line| {
+        let start = at;
+        at += line.len();
+        (start, line.trim_end_matches(['\r', '\n']))
+    })
+}
+
+/// How many bytes of indent a line has: white space and `>`.
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t', '>']).len()
+}
+
+/// The strength of the known field that a line begins; `None` when it begins none.
+fn known(line: &str) -> Option<Strength> {
+    let (name, _) = line.split_once(':')?;
+    let name = name.trim_end();
+    KNOWN.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, strength)| *strength)
+}
+
+/// How many known fields stand in the header at the start of a text.
+#[derive(Default)]
+struct Header {
+    known: usize,
+    strong: usize,
+}
+
+fn weigh(text: &str, prefix: &str) -> Header {
+    let mut header = Header::default();
+    for (_, line) in lines(text).take(HEADER_LINES_MAX) {
+        let Some(line) = line.strip_prefix(prefix) else { break };
+        if line.trim().is_empty() {
+            break;
+        }
+        if line.starts_with([' ', '\t']) {
+            continue;
+        }
+        match (known(line), is_field(line)) {
+            (Some(strength), _) => {
+                header.known += 1;
+                header.strong += usize::from(strength == Strength::Strong);
+            }
+            (None, true) => {}
+            (None, false) => break,
+        }
+    }
+    header
+}
+
+fn is_field(line: &str) -> bool {
+    line.split_once(':').is_some_and(|(name, _)| {
+        let name = name.trim_end();
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn quoted(text: &str) -> Option<(&str, String)> {
+        quote(text).map(|quote| (quote.above(text), quote.message(text).into_owned()))
+    }
+
+    const HEADER: &str = "Received: from a by b; x\nMessage-ID: <m@a.test>\nSubject: s\n\nbody\n";
+
+    #[test]
+    fn what_servers_put_above_a_message() {
+        for separator in [
+            "--- Below this line is a copy of the message.",
+            "------ This is a copy of the message, including all the headers. ------",
+            "----- Original message -----",
+            "   ----- Unsent message follows -----",
+            "Original message follows.",
+            "Message headers follow.",
+            "--- The header of the original message is following. ---",
+            "Included is a copy of the message header:\n-----------------------------------------",
+            "------- Returned Message --------",
+            "|------------------------- Message text follows: ------------------------|",
+            "--- Below the next line is a copy of the message.",
+            "-------- Ursprüngliche Nachricht --------",
+            "-------original message",
+            "----- Исходное сообщение -----",
+        ] {
+            for gap in ["\n", "\n\n"] {
+                let text = format!("It failed.\n{separator}{gap}{HEADER}");
+                let (above, message) = quoted(&text).unwrap_or_else(|| panic!("{separator}"));
+                assert_eq!((above.trim(), message.as_str()), ("It failed.", HEADER), "{separator}");
+            }
+            // Behind a separator less is enough.
+            let text = format!("It failed.\n{separator}\n\nFrom: a@b.test\nTo: c@d.test\n");
+            assert!(quote(&text).is_some(), "{separator}");
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_separator_is_found_too() {
+        let text = format!("It failed.\n\n{HEADER}");
+        let (above, message) = quoted(&text).unwrap();
+        assert_eq!((above.trim(), message.as_str()), ("It failed.", HEADER));
+        let indented: String = HEADER.lines().map(|line| format!("   > {line}\n")).collect();
+        assert_eq!(quoted(&format!("Failed:\n{indented}")).unwrap().1, HEADER);
+        assert_eq!(whole(&format!("\n{HEADER}")), Some(HEADER));
+    }
+
+    #[test]
+    fn texts_that_quote_nothing() {
+        for text in [
+            "",
+            "Your message\n\n  To:      x@a.test\n  Subject: s\n  Sent:    today\n\ndid not reach",
+            "Hello,\nDate: tomorrow\nI got your message, but\nFrom: here it is far.\n",
+            "Reporting-MTA: dns; a.test\nFinal-Recipient: rfc822; b@c.test\nAction: failed\n",
+        ] {
+            assert_eq!(quote(text), None, "{text}");
+        }
+        assert_eq!(whole("Dear Sir,\nFrom: x\nMessage-ID: y\nTo: z"), None);
+    }
+
+    #[test]
+    fn the_first_quotation_counts() {
+        let nested = HEADER.replace(
+            "body",
+            "--- Below this line is a copy of the message.\n\n\
+            Message-ID: <forged@evil.test>\nReceived: from x\nReturn-Path: <bank@bank.test>\n\n",
+        );
+        let text = format!(
+            "Hi. This is qmail.\n--- Below this line is a copy of the message.\n\n{nested}"
+        );
+        let (above, message) = quoted(&text).unwrap();
+        assert_eq!(above, "Hi. This is qmail.\n");
+        assert!(message.starts_with("Received: from a by b; x\nMessage-ID: <m@a.test>"));
+    }
+
+    #[test]
+    fn a_hostile_text_costs_its_bound() {
+        for piece in ["From: x\n", "----- original message -----\n", "> ", "From: ", "\n"] {
+            let _ = quote(&piece.repeat(200_000));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_searched(text in "\\PC{0,200}") {
+            let _ = (quote(&text), whole(&text));
+        }
+
+        #[test]
+        fn line_ends_do_not_matter(text in "(From: a|Received: b|Message-ID: c|To: d|--- original message|x| |\n|> ){0,30}") {
+            let crlf = text.replace('\n', "\r\n");
+            let lf = quoted(&text).map(|(above, message)| (above.to_owned(), message));
+            let crlf = quoted(&crlf).map(|(above, message)| (above.replace('\r', ""), message.replace('\r', "")));
+            prop_assert_eq!(lf, crlf);
+        }
+    }
+}
