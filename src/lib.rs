@@ -18,6 +18,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod config;
 pub mod judge;
 pub mod mail;
 pub mod relay;

@@ -146,6 +146,37 @@ pub struct Policy {
     pub loops: LoopLimits,
 }
 
+impl Policy {
+    /// Everything in it as text in a fixed order, to make a hash of: equal policies, equal text.
+    pub fn in_order(&self) -> String {
+        let Policy { site, allow, deny, arc_sealers, .. } = self;
+        let mut lines: Vec<String> = vec![format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            self.mode,
+            self.profile,
+            self.suppress,
+            self.rules,
+            self.softfail,
+            self.pnone,
+            self.loops,
+            site.networks,
+            site.trusted_relays,
+            site.authserv_stripped,
+        )];
+        let mut sorted = |name: &str, mut words: Vec<String>| {
+            words.sort_unstable();
+            lines.push(format!("{name} {words:?}"));
+        };
+        sorted("domains", site.domains.iter().map(ToString::to_string).collect());
+        sorted("hosts", site.hosts.iter().cloned().collect());
+        sorted("ids", site.authserv_ids.iter().cloned().collect());
+        sorted("sealers", arc_sealers.iter().cloned().collect());
+        sorted("allow", allow.iter().map(|entry| format!("{entry:?}")).collect());
+        sorted("deny", deny.iter().map(|entry| format!("{entry:?}")).collect());
+        lines.join("\n")
+    }
+}
+
 /// When mail goes round (design of loops: laps are proven by our own trace).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopLimits {

@@ -363,3 +363,21 @@ const _: () = assert!(2 * (SHOWN_CHARS_MAX + 1) * 10 < RECORD_ENDING_BYTES_MAX);
 
 /// Trace lines of our own that are looked at in one message; a loop is cut long before.
 pub const TRACES_READ_MAX: usize = 100;
+
+/// Bytes of one message that `classify` reads: what the daemon reads by default.
+pub const CLASSIFY_BYTES_MAX: usize = 256 * 1024;
+
+/// Entries of one allow or deny list, or domains of one file.
+pub const LIST_ENTRIES_MAX: usize = 500_000;
+
+/// How far ahead an allow-list entry that helps against forgery may expire.
+pub const FORGED_ENTRY_MAX: Duration = Duration::from_secs(30 * 86_400);
+
+/// Domains asked about for one message; a response has one recipient, and few domains speak for it.
+pub const DOMAINS_ASKED_MAX: usize = 16;
+
+/// How often idle sessions with next hops are looked for.
+pub const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// How often old held messages are looked for.
+pub const EXPIRE_EVERY: Duration = Duration::from_secs(600);

@@ -153,7 +153,7 @@ mod tests {
         for _ in 0..ANSWERS_SEEN_MAX + 10 {
             answers.reserve(vec![7], NOW).0.confirm(NOW);
         }
-        assert_eq!(answers.reserve(vec![7], NOW).1, [ANSWERS_SEEN_MAX as u32]);
+        assert_eq!(answers.reserve(vec![7], NOW).1, [u32::try_from(ANSWERS_SEEN_MAX).unwrap()]);
     }
 
     #[test]

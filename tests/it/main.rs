@@ -13,6 +13,7 @@
 mod audit;
 mod auth;
 mod captures;
+mod config;
 mod corpus;
 mod disk;
 mod dkim;

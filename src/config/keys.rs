@@ -1,0 +1,275 @@
+//! Every key of the configuration: its default as written, its unit and its reason.
+//!
+//! One table, from which the shipped `config/replyguard.toml` and `docs/reference/config.md` are
+//! made; tests hold both against it, and it against the code.
+
+/// A key of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Dotted.
+    pub key: &'static str,
+    /// The default as TOML; `…` at its beginning where it depends on the system.
+    pub default: &'static str,
+    /// What it is, in which unit, and why; for administrators.
+    pub about: &'static str,
+    /// Whether this version does something with it.
+    pub state: State,
+}
+
+/// Whether a key does something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does.
+    Works,
+    /// It is read and checked; what it sets comes with a later version.
+    Later,
+}
+
+const fn works(key: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { key, default, about, state: State::Works }
+}
+
+const fn later(key: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { key, default, about, state: State::Later }
+}
+
+/// All keys, in the order of the shipped file.
+pub const KEYS: &[Key] = &[
+    works(
+        "mode",
+        "\"observe\"",
+        "\"observe\": deliver everything and record what would have happened. \"enforce\": act.",
+    ),
+    works(
+        "hostname",
+        "… the system's name",
+        "What we call ourselves: in greetings, in our Received line, as `instance` in records.",
+    ),
+    works(
+        "state_dir",
+        "… \"$XDG_STATE_HOME/replyguard\" or \"/var/lib/replyguard\"",
+        "Where everything that must survive a restart is kept. One daemon at a time.",
+    ),
+    works(
+        "outbound.listen",
+        "[\"127.0.0.1:10025\"]",
+        "Where MTAs hand in their mail: \"host:port\", \"[::1]:port\" or \"unix:/path\".",
+    ),
+    works(
+        "outbound.protocol",
+        "\"smtp\"",
+        "What is spoken there: \"smtp\", or \"lmtp\" (RFC 2033).",
+    ),
+    works(
+        "outbound.allow_clients",
+        "[\"127.0.0.0/8\", \"::1\"]",
+        "Networks that may speak to us; all others get 554. Never everybody: that is an open relay.",
+    ),
+    works(
+        "outbound.next_hop",
+        "[\"127.0.0.1:10026\"]",
+        "Where mail goes on to, tried in order. \"lmtp:host:port\" for a next hop that speaks LMTP.",
+    ),
+    works(
+        "outbound.inspect_max",
+        "\"256KiB\"",
+        "Bytes of a message read before deciding; the rest streams through. More memory for each session.",
+    ),
+    works(
+        "outbound.memory_max",
+        "\"256MiB\"",
+        "Bytes of messages in memory at once, all sessions together; past it DATA gets 452.",
+    ),
+    works("outbound.sessions_max", "10000", "Clients at once; the next one gets 421."),
+    works(
+        "outbound.next_hop_sessions_max",
+        "40",
+        "Sessions with next hops at once. A stock Postfix has 100 for all its clients.",
+    ),
+    works(
+        "outbound.pass_keywords",
+        "[]",
+        "Further EHLO keywords of the next hops to pass on, with the parameters of the same name.",
+    ),
+    works(
+        "outbound.bare_line_end",
+        "\"pass\"",
+        "A bare CR or LF in a message: \"pass\" it byte for byte, or \"refuse\" the message. Where it could end the message it never passes.",
+    ),
+    works(
+        "outbound.drain",
+        "\"30s\"",
+        "At a stop: how long running transactions may take to finish before they get 421.",
+    ),
+    works(
+        "tap.trusted_relays",
+        "[]",
+        "Networks of gateways and backup MX: their Received line is believed. Not those of own submission.",
+    ),
+    later("tap.wait", "\"2s\"", "How long inbound mail may wait for a verdict."),
+    later("tap.inspect_max", "\"25MiB\"", "Bytes of an inbound message that are read for DKIM."),
+    later("tap.milter.listen", "[]", "Where the milter tap listens."),
+    later("tap.smtp.listen", "[]", "Where the SMTP pass-through tap listens."),
+    later("tap.smtp.next_hop", "[]", "Where it passes mail on to."),
+    later("tap.http.listen", "[]", "Where rspamd posts what it knows."),
+    works(
+        "local.domains",
+        "[]",
+        "Our own domains: responses to their mailboxes are not judged. A subdomain counts only if it is named.",
+    ),
+    works(
+        "local.domains_files",
+        "[]",
+        "Files with one domain a line, or Postfix text maps (first column). Read again on reload.",
+    ),
+    works(
+        "local.none",
+        "false",
+        "true: this site really has no domains of its own. Without either, \"enforce\" is refused.",
+    ),
+    works(
+        "local.networks",
+        "[\"127.0.0.0/8\", \"::1\"]",
+        "Networks of own submission: mail from there was written by ours.",
+    ),
+    works(
+        "local.hosts",
+        "[]",
+        "Names our hosts write after \"by\" in Received. `hostname` always counts.",
+    ),
+    works(
+        "local.authserv_ids",
+        "[]",
+        "Whose Authentication-Results are ours (the first word of that field).",
+    ),
+    works(
+        "local.authserv_stripped",
+        "false",
+        "true: our border removes foreign Authentication-Results with these ids. Only then they are believed.",
+    ),
+    works("dns.servers", "[]", "Whom to ask: \"127.0.0.1:53\". Empty: the system's servers."),
+    works("dns.timeout", "\"5s\"", "How long one question may take, all tries together."),
+    works(
+        "auth.softfail",
+        "\"with-dmarc\"",
+        "When an SPF softfail means failed: \"with-dmarc\" (the domain publishes DMARC), \"always\", \"never\".",
+    ),
+    works(
+        "auth.pnone",
+        "\"fail\"",
+        "Whether a DMARC record with p=none fails what does not pass: \"fail\", or \"neutral\".",
+    ),
+    later("auth.arc_sealers", "[]", "Domains whose ARC seal is believed."),
+    works(
+        "policy.profile",
+        "\"balanced\"",
+        "\"balanced\": hold what failed, limit what is not known. \"strict\": deliver only what is proven.",
+    ),
+    works(
+        "policy.suppress",
+        "\"quarantine\"",
+        "What suppressing means: \"quarantine\" (250, kept), \"reject\" (550; Exim freezes such mail), \"discard\" (250, record only).",
+    ),
+    works(
+        "policy.rule",
+        "… none",
+        "Rules before the profile, each a `[[policy.rule]]`; see docs/reference/config.md.",
+    ),
+    works(
+        "lists.allow",
+        "[]",
+        "Whom to answer whatever is known of him: \"bank.example\", \".bank.example\" (and all below), \"joe@bank.example\"; or tables with `match`, `reason`, `author`, `expires`, `forged`.",
+    ),
+    works(
+        "lists.allow_file",
+        "\"\"",
+        "The same in a file, an entry a line: PATTERN [expires=DATE] [author=NAME] [forged] [reason].",
+    ),
+    works("lists.deny", "[]", "Whom to answer never."),
+    works("lists.deny_file", "\"\"", "The same in a file."),
+    works(
+        "loops.site",
+        "… hostname and first listener",
+        "Whose traces count as ours. The same for parallel guards, different for guards in series.",
+    ),
+    works("loops.laps_max", "1", "How often a message may come back; a response may not at all."),
+    works("loops.hops_max_response", "25", "Received lines beyond which a response is held."),
+    works(
+        "loops.hops_max",
+        "60",
+        "Received lines beyond which other mail is held, if it also bears our trace.",
+    ),
+    later(
+        "loops.fingerprints",
+        "1000000",
+        "Messages remembered for the detection of loops without our trace.",
+    ),
+    later("loops.window", "\"24h\"", "How long they are remembered."),
+    later("loops.conversation.pair", "\"4/1h\"", "Automatic responses between two addresses."),
+    later("loops.conversation.pair_day", "\"12/24h\"", "The same, over a day."),
+    later("loops.conversation.thread", "\"6/24h\"", "Automatic responses in one thread."),
+    later(
+        "loops.conversation.domain",
+        "\"60/1h\"",
+        "Automatic responses of one address of ours to one domain.",
+    ),
+    later(
+        "store.backend",
+        "\"embedded\"",
+        "Where verdicts are remembered. In this version the counters of limited responses live in memory.",
+    ),
+    works(
+        "audit.path",
+        "… \"<state_dir>/audit.jsonl\"",
+        "The audit log: a JSON line for each recipient.",
+    ),
+    works(
+        "audit.max_bytes",
+        "\"4GiB\"",
+        "Bytes of the log with its rotated files; the oldest go first.",
+    ),
+    works("audit.rotate_bytes", "\"256MiB\"", "Bytes of one file before the next is begun."),
+    works(
+        "audit.on_failure",
+        "\"deliver-personal\"",
+        "While the log cannot be written: \"deliver-personal\" (responses get 451, other mail goes out), or \"defer-all\".",
+    ),
+    works(
+        "audit.pseudonymise",
+        "false",
+        "true: local parts of addresses are replaced by keyed hashes.",
+    ),
+    works(
+        "audit.also",
+        "[]",
+        "Where records go as well: \"journald\", \"syslog:/dev/log\", \"syslog-udp:host:514\", \"syslog-tcp:host:601\" (RFC 5424).",
+    ),
+    works("quarantine.path", "… \"<state_dir>/quarantine\"", "The folder of held messages."),
+    works("quarantine.max_bytes", "\"1GiB\"", "Bytes of held messages on disk."),
+    works(
+        "quarantine.max_messages",
+        "100000",
+        "Held messages; copies of one campaign count as one.",
+    ),
+    works(
+        "quarantine.max_age",
+        "\"14d\"",
+        "How long responses are held. Personal mail, list traffic and notifications stay.",
+    ),
+    works(
+        "quarantine.on_full",
+        "\"defer\"",
+        "When it is full: \"defer\" (451), or \"drop-oldest\" (of those whose verdict is failed).",
+    ),
+    later(
+        "admin.socket",
+        "… \"<state_dir>/admin.sock\"",
+        "The socket of the administration commands.",
+    ),
+    later("admin.console", "\"127.0.0.1:10080\"", "The web console."),
+];
+
+/// The key's entry in the table.
+pub fn key(dotted: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.key == dotted)
+}

@@ -1,0 +1,151 @@
+//! Settings: what is written, checked as a whole, and handed to each room.
+//!
+//! Takes: a file, or nothing (the built-in defaults). Gives: `Config`. Errors: every fault at
+//! once, each with its place and remedy; a running daemon keeps what it had.
+
+pub mod file;
+pub mod keys;
+pub mod lists;
+pub mod sections;
+pub mod show;
+pub mod values;
+pub mod words;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+
+use crate::audit;
+use crate::auth;
+use crate::config::file::{Fault, Section, Source};
+use crate::config::keys::{State, key};
+use crate::judge::policy::{Mode, Policy};
+use crate::mail::time::Timestamp;
+use crate::relay;
+use crate::wire::endpoint::{Endpoint, Protocol};
+
+/// Everything the daemon is given.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What we call ourselves.
+    pub hostname: String,
+    /// Where everything that must survive a restart is kept.
+    pub state_dir: PathBuf,
+    /// The proxy's front.
+    pub outbound: Outbound,
+    /// The proxy's back.
+    pub relay: relay::Settings,
+    /// DNS.
+    pub auth: auth::Settings,
+    /// The rules, lists included.
+    pub policy: Policy,
+    /// Whose traces count as ours.
+    pub loop_site: String,
+    /// The audit log.
+    pub audit: audit::Settings,
+    /// The quarantine.
+    pub quarantine: audit::quarantine::Settings,
+    /// What is no fault, but an administrator should know.
+    pub notes: Vec<String>,
+    /// Every value that was written, by dotted key.
+    pub written: Vec<(String, String)>,
+}
+
+/// The proxy's front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// Where it listens.
+    pub listen: Vec<Endpoint>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Who may speak to it.
+    pub allow_clients: Vec<IpNet>,
+    /// Bytes read before deciding.
+    pub inspect_max: usize,
+    /// Bytes of messages in memory at once.
+    pub memory_max: u64,
+    /// Clients at once.
+    pub sessions_max: usize,
+    /// Whether bare line ends are refused.
+    pub refuse_bare_line_ends: bool,
+    /// How long running transactions may take at a stop.
+    pub drain: Duration,
+}
+
+/// What `Config::load` needs of the world.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The system's name.
+    pub hostname: String,
+    /// Where state is kept when nothing is written.
+    pub state_dir: PathBuf,
+    /// Now, for expiries.
+    pub now: Timestamp,
+}
+
+impl Config {
+    /// Reads a file, or the built-in defaults; all faults at once.
+    pub fn load(path: Option<&Path>, world: &World) -> Result<Config, Vec<Fault>> {
+        let Some(path) = path else { return Config::read("defaults", "", Path::new("."), world) };
+        let name = path.display().to_string();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Config::read(&name, &text, folder, world),
+            Err(fault) => {
+                let what = format!("cannot be read: {fault}");
+                Err(vec![Fault { file: name, line: 0, text: String::new(), what }])
+            }
+        }
+    }
+
+    /// Reads the text of a file. Paths in it are relative to `folder`.
+    pub fn read(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        world: &World,
+    ) -> Result<Config, Vec<Fault>> {
+        let mut source = Source::new(name, text);
+        let (table, syntax) = DeTable::parse_recoverable(text);
+        for fault in syntax {
+            let at = fault.span().unwrap_or(0..0);
+            source.fault(at, format!("this is no TOML: {}", fault.message()));
+        }
+        // Why: what follows a broken line is read as something that nobody wrote.
+        if !source.faults.is_empty() {
+            return Err(source.faults);
+        }
+        let mut root = Section::root(&table);
+        let config = sections::config(&mut root, &mut source, folder, world);
+        root.end(&mut source);
+        if source.faults.is_empty() {
+            return Ok(config);
+        }
+        source.faults.sort_by(|a, b| {
+            (a.file != name, &a.file, a.line).cmp(&(b.file != name, &b.file, b.line))
+        });
+        Err(source.faults)
+    }
+
+    /// Where `run` looks for a configuration when it is told no file: nowhere but here.
+    pub fn usual_path() -> &'static Path {
+        Path::new("/etc/replyguard/replyguard.toml")
+    }
+
+    /// Whether decisions are carried out.
+    pub fn enforces(&self) -> bool {
+        self.policy.mode == Mode::Enforce
+    }
+}
+
+/// Notes for keys that are written and do nothing yet.
+fn notes_of(written: &[(String, String)]) -> Vec<String> {
+    let later = written.iter().filter(|(dotted, text)| {
+        key(dotted).is_some_and(|key| key.state == State::Later && key.default != text)
+    });
+    later
+        .map(|(dotted, _)| format!("`{dotted}` is read, but does nothing in this version"))
+        .collect()
+}
