@@ -18,9 +18,12 @@
 
 pub mod audit;
 pub mod auth;
+pub mod cmd;
 pub mod config;
+pub mod guard;
 pub mod judge;
 pub mod mail;
 pub mod relay;
+pub mod serve;
 pub mod store;
 pub mod wire;

@@ -1,2 +1,7 @@
 //! Arguments in, exit code out; nothing else.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    replyguard::cmd::main()
+}

@@ -1,0 +1,116 @@
+//! `run`: the daemon, its signals, its log.
+//!
+//! SIGTERM and SIGINT drain and stop; SIGHUP reads configuration and lists again, all or nothing,
+//! and begins a new audit file.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::cmd::exit::Exit;
+use crate::cmd::{ConfigFile, check_config, world};
+use crate::config::Config;
+use crate::guard::Guard;
+use crate::judge::policy::Mode;
+use crate::serve::state::StateError;
+use crate::serve::{Server, StartError, reload};
+
+/// Runs until it is told to stop.
+pub fn run(file: &ConfigFile) -> Exit {
+    let config = match file.load() {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    // Why standard error: systemd and containers take it from there.
+    let filter = EnvFilter::try_from_env("REPLYGUARD_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(fault) => {
+            error!(%fault, "the runtime cannot start");
+            return Exit::Later;
+        }
+    };
+    runtime.block_on(serve(file, config))
+}
+
+async fn serve(file: &ConfigFile, config: Config) -> Exit {
+    let server = match Server::start(&config).await {
+        Ok(server) => server,
+        Err(fault) => {
+            error!("{fault}");
+            return match fault {
+                StartError::State(StateError::InUse { .. }) | StartError::Listen { .. } => {
+                    Exit::Away
+                }
+                _ => Exit::Later,
+            };
+        }
+    };
+    for endpoint in server.endpoints() {
+        info!(%endpoint, protocol = config.outbound.protocol.as_str(), "listening");
+    }
+    for note in &config.notes {
+        warn!("{note}");
+    }
+    match config.policy.mode {
+        Mode::Observe => {
+            info!("observing: everything is delivered, the audit log says what would happen")
+        }
+        Mode::Enforce => info!("enforcing"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let guard = Arc::clone(server.guard());
+    let stopper = server.stopper();
+    let running = tokio::spawn(server.run());
+    match signals(file, &config, &guard).await {
+        Ok(()) => {}
+        Err(fault) => error!(%fault, "signals cannot be received: stopping"),
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stopper.drain();
+    match running.await {
+        Ok(()) => Exit::Done,
+        Err(fault) => {
+            error!(%fault, "the server ended in disorder");
+            Exit::Later
+        }
+    }
+}
+
+/// Until SIGTERM or SIGINT.
+async fn signals(file: &ConfigFile, config: &Config, guard: &Guard) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => again(file, config, guard).await,
+        }
+    }
+}
+
+/// Reads everything again: all of it, or nothing.
+async fn again(file: &ConfigFile, running: &Config, guard: &Guard) {
+    if let Err(fault) = guard.trail().reopen().await {
+        warn!(%fault, "the audit log could not be begun anew");
+    }
+    match Config::load(file.config.as_deref(), &world()) {
+        Ok(new) => {
+            let waiting = reload(guard, running, &new);
+            let policy = guard.inquiry().in_force().hash.clone();
+            info!(policy, "configuration and lists read again");
+            if !waiting.is_empty() {
+                warn!(keys = waiting.join(", "), "these changes need a restart");
+            }
+        }
+        Err(faults) => {
+            check_config::print_faults(&faults);
+            error!(faults = faults.len(), "the new configuration has faults: the old one stays");
+        }
+    }
+}

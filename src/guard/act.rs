@@ -1,0 +1,449 @@
+//! Station 8: hand it to the next hop, or hold it.
+//!
+//! Takes: the message as it streams in, and the decisions. Gives: an `Outcome` for each recipient.
+//! The order is the law (design of several recipients): held copies are staged and on disk, then
+//! the next hop gets the final dot, then on its 250 the held copies are committed. What fails in
+//! between leaves everything with the client. Laws 1 and 6.
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use ulid::Ulid;
+
+use crate::audit::Reservation;
+use crate::audit::quarantine::Sealed;
+use crate::guard::inquiry::InForce;
+use crate::guard::outcome::{Outcome, Words};
+use crate::guard::plan::{Plan, hold_for_line_ends, hold_for_refusal, refuse_for_line_ends};
+use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
+use crate::judge::Case;
+use crate::judge::decision::{Decision, Reason};
+use crate::judge::evidence::Evidence;
+use crate::judge::trace::{Arrival, Trace, lines};
+use crate::mail::address::ForwardPath;
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::limits::{FINAL_DEADLINE_ALONE, TRACE_LINES_BYTES_MAX};
+use crate::mail::reply::Reply;
+use crate::mail::time::Timestamp;
+use crate::relay::RelayError;
+use crate::relay::transaction::Transaction;
+use crate::wire::endpoint::Protocol;
+
+/// What was found out before acting.
+pub struct Told<'a> {
+    /// What the message says of itself.
+    pub case: &'a Case,
+    /// What is known beside it.
+    pub evidence: &'a Evidence,
+    /// The policy that decided.
+    pub in_force: &'a InForce,
+    /// When it was decided.
+    pub now: Timestamp,
+}
+
+/// What was done.
+pub struct Acted {
+    /// The event.
+    pub event: Ulid,
+    /// The session.
+    pub session: Ulid,
+    /// What the client speaks.
+    pub protocol: Protocol,
+    /// The envelope.
+    pub envelope: Envelope,
+    /// The decisions as they were carried out.
+    pub decisions: Vec<Decision>,
+    /// What came of each.
+    pub outcomes: Vec<Outcome>,
+    /// Bytes of the message, as far as it was read.
+    pub size_bytes: u64,
+    /// The next hop that was spoken to.
+    pub next_hop: Option<String>,
+    /// Room in the audit log; `None` when there was none to be had.
+    pub reservation: Option<Reservation>,
+}
+
+/// Why the job ends early; the outcome that stands for everybody without one.
+pub(in crate::guard) type Stop = Outcome;
+
+/// One message's station 8.
+pub(in crate::guard) struct Job<'a> {
+    pub(in crate::guard) guard: &'a Guard,
+    pub(in crate::guard) told: &'a Told<'a>,
+    extended: bool,
+    pub(in crate::guard) acted: Acted,
+    /// Outcomes as they become known.
+    known: Vec<Option<Outcome>>,
+}
+
+impl Guard {
+    /// Carries the decisions out.
+    pub async fn act<R: Rest>(
+        &self,
+        incoming: Incoming<'_, R>,
+        decisions: Vec<Decision>,
+        told: &Told<'_>,
+    ) -> Acted {
+        let Incoming { event, session, protocol, extended, envelope, first, .. } = incoming;
+        let size_bytes = first.len() as u64;
+        let known = vec![None; decisions.len()];
+        let acted = Acted {
+            event,
+            session,
+            protocol,
+            envelope,
+            decisions,
+            outcomes: Vec::new(),
+            size_bytes,
+            next_hop: None,
+            reservation: None,
+        };
+        let mut job = Job { guard: self, told, extended, acted, known };
+        if incoming.line_ends == LineEnds::Ambiguous {
+            job.line_ends_are_ambiguous();
+        }
+        let content = Coming { first, whole: incoming.whole, rest: incoming.rest };
+        let others = job.run(content, incoming.next_hop).await.err();
+        let rest = others.unwrap_or_else(|| Outcome::later("4.3.0", "not carried out"));
+        let known = std::mem::take(&mut job.known);
+        let outcomes = known.into_iter().map(|known| known.unwrap_or_else(|| rest.clone()));
+        job.acted.outcomes = outcomes.collect();
+        job.acted
+    }
+}
+
+/// The message: what was read, and what is still to come.
+pub(in crate::guard) struct Coming<'r, R> {
+    pub(in crate::guard) first: Bytes,
+    pub(in crate::guard) whole: bool,
+    pub(in crate::guard) rest: &'r mut R,
+}
+
+impl Job<'_> {
+    /// Everything in its order. An error is the outcome of all recipients that have none yet.
+    async fn run<R: Rest>(
+        &mut self,
+        mut content: Coming<'_, R>,
+        next_hop: Option<Transaction>,
+    ) -> Result<(), Stop> {
+        let mut plan = Plan::new(&mut self.acted.decisions, self.acted.protocol);
+        self.settle_without_content(&plan);
+        if plan.deliver.is_empty() {
+            next_hop.into_iter().for_each(Transaction::leave);
+            self.reserve().await?;
+            return self.suppress(&plan, &mut content).await;
+        }
+        if let Err(stop) = self.reserve().await {
+            next_hop.into_iter().for_each(Transaction::leave);
+            return Err(stop);
+        }
+        let transaction = self.transaction(next_hop, &mut plan).await?;
+        let Some(mut transaction) = transaction else {
+            return self.suppress(&plan, &mut content).await;
+        };
+        self.acted.next_hop = Some(transaction.hop());
+        match transaction.data().await {
+            Ok(None) => {}
+            Ok(Some(refusal)) => {
+                transaction.leave();
+                return Err(self.refused_for_all(&plan, refusal));
+            }
+            Err(fault) => return Err(lost(&fault)),
+        }
+        self.relay(&plan, &mut content, transaction).await
+    }
+
+    fn line_ends_are_ambiguous(&mut self) {
+        let null = self.acted.envelope.reverse_path().is_null();
+        let change = if null { hold_for_line_ends } else { refuse_for_line_ends };
+        self.acted.decisions.iter_mut().for_each(change);
+    }
+
+    /// Outcomes that need nothing of the message: deferred, rejected.
+    fn settle_without_content(&mut self, plan: &Plan) {
+        for index in &plan.defer {
+            let reason = self.acted.decisions.get(*index).map(|decision| decision.reason);
+            let outcome = match reason {
+                Some(Reason::Unresolved) => {
+                    Outcome::later("4.4.3", "DNS of the recipient's domain gives no answer yet")
+                }
+                _ => Outcome::later("4.7.1", "deferred"),
+            };
+            self.know(*index, outcome);
+        }
+        for index in &plan.reject {
+            let reason = self.acted.decisions.get(*index).map(|decision| decision.reason);
+            let outcome = match reason {
+                Some(Reason::BareLineEnd) => {
+                    let text = "bare CR or LF beside a line of dots: could be read as the end";
+                    Outcome::Refused(Words::Ours(550, "5.6.0", text.to_owned()))
+                }
+                reason => {
+                    let reason = reason.map(|reason| reason.as_str()).unwrap_or_default();
+                    Outcome::Refused(Words::Ours(550, "5.7.1", format!("not sent: {reason}")))
+                }
+            };
+            self.know(*index, outcome);
+        }
+    }
+
+    /// Room for the records of this message, before anybody hears of it.
+    async fn reserve(&mut self) -> Result<(), Stop> {
+        let records = self.guard.records(&self.acted, self.told);
+        match self.guard.trail().reserve(&records).await {
+            Ok(reservation) => {
+                self.acted.reservation = Some(reservation);
+                Ok(())
+            }
+            Err(fault) => {
+                tracing::warn!(event = %self.acted.event, %fault, "no room in the audit log");
+                Err(Outcome::later("4.3.0", "the audit log cannot be written"))
+            }
+        }
+    }
+
+    /// The transaction with the next hop for those who get it, ready for DATA. `None`: nobody is
+    /// left who gets it, and the plan says what becomes of them.
+    async fn transaction(
+        &mut self,
+        open: Option<Transaction>,
+        plan: &mut Plan,
+    ) -> Result<Option<Transaction>, Stop> {
+        let wanted: Vec<Recipient> = self.recipients(&plan.deliver);
+        let Some(mut open) = open else { return self.begin(&wanted, plan).await };
+        if plan.deliver.len() == self.acted.envelope.recipients.len() {
+            return Ok(Some(open));
+        }
+        let wanted: Vec<&Recipient> = wanted.iter().collect();
+        match open.narrow(&wanted).await {
+            Ok(None) => Ok(Some(open)),
+            Ok(Some(refusal)) => {
+                open.leave();
+                Err(self.refused_for_all(plan, refusal))
+            }
+            Err(fault) => Err(lost(&fault)),
+        }
+    }
+
+    /// With the null reverse-path the next hop hears of the message only now.
+    async fn begin(
+        &mut self,
+        wanted: &[Recipient],
+        plan: &mut Plan,
+    ) -> Result<Option<Transaction>, Stop> {
+        let needs: Vec<_> = wanted.iter().map(|recipient| recipient.parameters.clone()).collect();
+        let (mail, client) = (&self.acted.envelope.mail, &self.acted.envelope.client);
+        let relay = self.guard.relay();
+        let begun = relay.begin(mail, &needs, client, TRACE_LINES_BYTES_MAX as u64).await;
+        let mut transaction = begun.map_err(|fault| lost(&fault))?;
+        wanted.iter().for_each(|recipient| transaction.rcpt(recipient));
+        let replies = transaction.settle().await.map_err(|fault| lost(&fault))?;
+        self.acted.next_hop = Some(transaction.hop());
+        let mut replies = replies.into_iter();
+        if let Some(refusal) = replies.next().filter(|mail| !mail.is_positive()) {
+            transaction.leave();
+            return Err(self.refused_for_all(plan, refusal));
+        }
+        let answered: Vec<(usize, Reply)> = plan.deliver.iter().copied().zip(replies).collect();
+        let (accepted, refused): (Vec<_>, Vec<_>) =
+            answered.into_iter().partition(|(_, reply)| reply.is_positive());
+        plan.deliver = accepted.iter().map(|(index, _)| *index).collect();
+        if refused.is_empty() {
+            return Ok(Some(transaction));
+        }
+        let kept = self.some_refused(plan, refused);
+        match kept {
+            Ok(()) if !plan.deliver.is_empty() => Ok(Some(transaction)),
+            Ok(()) => {
+                transaction.leave();
+                Ok(None)
+            }
+            Err(stop) => {
+                transaction.leave();
+                Err(stop)
+            }
+        }
+    }
+
+    /// The next hop refused some recipients of a message with the null reverse-path.
+    fn some_refused(&mut self, plan: &mut Plan, refused: Vec<(usize, Reply)>) -> Result<(), Stop> {
+        let lmtp = self.acted.protocol == Protocol::Lmtp;
+        let alone = plan.deliver.is_empty() && plan.hold.is_empty() && plan.discard.is_empty();
+        if lmtp || alone {
+            for (index, reply) in refused {
+                self.know(index, Outcome::refusal(reply));
+            }
+            return Ok(());
+        }
+        if let Some((_, later)) = refused.iter().find(|(_, reply)| reply.code() < 500) {
+            return Err(Outcome::Deferred(Words::NextHop(later.clone())));
+        }
+        for (index, reply) in refused {
+            if let Some(decision) = self.acted.decisions.get_mut(index) {
+                hold_for_refusal(decision, &format!("{} {}", reply.code(), reply.text()));
+            }
+            plan.hold.push(index);
+        }
+        Ok(())
+    }
+
+    /// Streams the message to the next hop, and to the disk what is held of it.
+    async fn relay<R: Rest>(
+        &mut self,
+        plan: &Plan,
+        content: &mut Coming<'_, R>,
+        mut transaction: Transaction,
+    ) -> Result<(), Stop> {
+        let mut held = match plan.hold.is_empty() {
+            true => None,
+            false => Some(self.stage(1, &plan.hold).await.map_err(|f| self.not_held(&f))?),
+        };
+        // Why: ambiguous line ends may stand far below; with the null reverse-path such a message
+        // is held, and its beginning must not be gone by then.
+        let null = self.acted.envelope.reverse_path().is_null();
+        let mut fallback = match null && !content.whole {
+            true => Some(self.fallback(&plan.deliver).await.map_err(|f| self.not_held(&f))?),
+            false => None,
+        };
+        let ours = self.our_lines(&plan.deliver);
+        transaction.send(&ours).await.map_err(|fault| lost(&fault))?;
+        let mut piece = Some(content.first.clone());
+        while let Some(bytes) = piece {
+            transaction.send(&bytes).await.map_err(|fault| lost(&fault))?;
+            for stage in [&mut held, &mut fallback] {
+                *stage = Box::pin(self.write(stage.take(), &bytes)).await?;
+            }
+            if content.whole {
+                break;
+            }
+            piece = match content.rest.next().await {
+                Ok(piece) => piece,
+                Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
+                Err(RestFault::LineEnds) => {
+                    // Dropped without a final dot: the next hop forgets the message.
+                    drop(transaction);
+                    return self.ambiguous_below(plan, content, held, fallback).await;
+                }
+            };
+            self.acted.size_bytes += piece.as_ref().map_or(0, Bytes::len) as u64;
+        }
+        drop(fallback);
+        let sealed = match held {
+            Some(stage) => Some(stage.seal().await.map_err(|fault| self.not_held(&fault))?),
+            None => None,
+        };
+        self.finish(plan, content, transaction, sealed).await
+    }
+
+    /// The final dot, the next hop's answer, and what follows from it.
+    async fn finish<R: Rest>(
+        &mut self,
+        plan: &Plan,
+        content: &mut Coming<'_, R>,
+        transaction: Transaction,
+        sealed: Option<Sealed>,
+    ) -> Result<(), Stop> {
+        let finishing = transaction.finish();
+        tokio::pin!(finishing);
+        let finished = tokio::select! {
+            finished = &mut finishing => finished,
+            // Why: a client that left cannot be answered, but the record can still be true.
+            () = content.rest.gone() => match timeout(FINAL_DEADLINE_ALONE, finishing).await {
+                Ok(finished) => finished,
+                Err(_) => return Err(Outcome::later("4.4.2", "no answer to the final dot")),
+            },
+        };
+        let replies = finished.map_err(|fault| lost(&fault))?;
+        if let [reply] = replies.as_slice()
+            && !reply.is_positive()
+            && self.acted.protocol == Protocol::Smtp
+        {
+            return Err(self.refused_for_all(plan, reply.clone()));
+        }
+        if let Some(sealed) = sealed {
+            let id = sealed.id();
+            if let Err(fault) = sealed.commit().await {
+                // Why no 451: the others have it. The copy is on disk under its pending name, and
+                // becomes held at the next start.
+                tracing::error!(event = %self.acted.event, %fault, "a held copy keeps its pending name");
+            }
+            self.know_held(&plan.hold, id);
+        }
+        self.know_discarded(&plan.discard);
+        let last = replies.last().cloned();
+        for (position, index) in plan.deliver.iter().enumerate() {
+            // One reply for all with SMTP, one for each with LMTP.
+            let Some(reply) = replies.get(position).or(last.as_ref()).cloned() else { continue };
+            let outcome = match reply.is_positive() {
+                true => Outcome::Relayed(reply),
+                false => Outcome::refusal(reply),
+            };
+            self.know(*index, outcome);
+        }
+        Ok(())
+    }
+
+    /// Our two lines on top of the message.
+    fn our_lines(&self, deliver: &[usize]) -> Vec<u8> {
+        let recipients: Vec<ForwardPath> =
+            self.recipients(deliver).into_iter().map(|recipient| recipient.path).collect();
+        let mut fill = [0; 256];
+        // Why an error may pass: then the padding shows how many recipients there are.
+        let _ = getrandom::fill(&mut fill);
+        let envelope = &self.acted.envelope;
+        let utf8 = envelope.mail.parameters.has("SMTPUTF8");
+        let with = match (self.acted.protocol, utf8) {
+            (Protocol::Lmtp, false) => "LMTP",
+            (Protocol::Lmtp, true) => "UTF8LMTP",
+            (Protocol::Smtp, true) => "UTF8SMTP",
+            (Protocol::Smtp, false) if self.extended => "ESMTP",
+            (Protocol::Smtp, false) => "SMTP",
+        };
+        let event = self.acted.event.to_string();
+        let inquiry = self.guard.inquiry();
+        let lap = u32::try_from(self.told.case.laps.len()).unwrap_or(u32::MAX);
+        let trace = Trace { site: &inquiry.loop_site, event: &event, lap, recipients: &recipients };
+        let arrival = Arrival {
+            helo: &envelope.client.helo,
+            ip: envelope.client.ip,
+            with,
+            hostname: &self.guard.hostname,
+            at: self.told.now,
+        };
+        lines(&inquiry.trace_key, &trace, &arrival, &fill)
+    }
+
+    pub(in crate::guard) fn of(&self, indices: &[usize]) -> Vec<(&Recipient, &Decision)> {
+        let both = |index: &usize| {
+            Some((self.acted.envelope.recipients.get(*index)?, self.acted.decisions.get(*index)?))
+        };
+        indices.iter().filter_map(both).collect()
+    }
+
+    fn recipients(&self, indices: &[usize]) -> Vec<Recipient> {
+        self.of(indices).into_iter().map(|(recipient, _)| recipient.clone()).collect()
+    }
+
+    pub(in crate::guard) fn know(&mut self, index: usize, outcome: Outcome) {
+        if let Some(known) = self.known.get_mut(index) {
+            *known = Some(outcome);
+        }
+    }
+
+    /// The next hop refused the message. If some copies were to be held, the client must come
+    /// again for all: a 5xx would make it bounce those too.
+    fn refused_for_all(&self, plan: &Plan, refusal: Reply) -> Stop {
+        let alone = plan.hold.is_empty() && plan.discard.is_empty();
+        let smtp = self.acted.protocol == Protocol::Smtp;
+        match refusal.code() >= 500 && !alone && smtp {
+            true => Outcome::later(
+                "4.3.0",
+                format!("the next hop refuses one recipient's copy: {}", refusal.text()),
+            ),
+            false => Outcome::refusal(refusal),
+        }
+    }
+}
+
+fn lost(fault: &RelayError) -> Stop {
+    Outcome::later("4.4.1", fault.to_string())
+}

@@ -1,0 +1,164 @@
+//! Station 4: what do we know about the subject message, and have we seen this before?
+//!
+//! Takes: a case. Gives: `Gathered`: the answers of DNS and of the memory, within a deadline. A
+//! failure becomes a `Gap`. Bounds: `limits::DOMAINS_ASKED_MAX` domains a message.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+
+use ulid::Ulid;
+
+use crate::auth::Authenticator;
+use crate::guard::inquiry::Inquiry;
+use crate::judge::Case;
+use crate::judge::alignment::shares_registrable;
+use crate::judge::classify::{Class, Guarded};
+use crate::judge::evidence::{
+    DomainFacts, Evidence, Findings, Gap, GapCause, RecipientEvidence, SentBefore,
+};
+use crate::judge::original::{Key as SubjectKey, NamedBy};
+use crate::judge::policy::Policy;
+use crate::judge::trace::{Lap, TraceKey};
+use crate::mail::address::{Domain, ForwardPath};
+use crate::mail::envelope::Envelope;
+use crate::mail::limits::DOMAINS_ASKED_MAX;
+use crate::mail::time::Timestamp;
+use crate::store::answers::Reserved;
+
+/// An answer on its way.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = DomainFacts> + Send + 'a>>;
+
+/// Who answers questions about domains. A trait so that a simulator can answer.
+pub trait Facts: Send + Sync {
+    /// What is published for a domain, within a deadline of its own.
+    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a>;
+}
+
+impl Facts for Authenticator {
+    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a> {
+        Box::pin(self.facts(domain))
+    }
+}
+
+/// The evidence, and what was reserved for it.
+pub struct Gathered {
+    /// What `decide` sees.
+    pub evidence: Evidence,
+    /// Counts in flight: for which recipient, and what.
+    pub reserved: Vec<(usize, Reserved)>,
+}
+
+impl Inquiry {
+    /// Puts the case's questions. Mail that nobody judges asks nothing.
+    pub async fn gather(&self, envelope: &Envelope, case: &Case, policy: &Policy) -> Gathered {
+        let mut evidence = Evidence::default();
+        let guarded = case.class.guarded() != Guarded::No;
+        if guarded {
+            evidence.findings.extend(case.original.findings.clone());
+            evidence.gaps.extend(case.original.gaps.iter().cloned());
+            evidence.gaps.push(Gap::new(GapCause::NoTap, "no tap is set up"));
+            let asked = questions(envelope, &evidence.findings, policy);
+            evidence.domains = self.ask_all(asked).await;
+        }
+        let mut reserved = Vec::new();
+        for (index, recipient) in envelope.recipients.iter().enumerate() {
+            let mut sent = SentBefore::default();
+            if guarded {
+                let keys = self.counted(case, &recipient.path);
+                let (reservation, counts) = self.answers.reserve(keys, self.clock.now());
+                sent.pair = counts.first().copied().unwrap_or(0);
+                sent.recipient = counts.get(1).copied().unwrap_or(0);
+                reserved.push((index, reservation));
+            }
+            let laps = laps(case, &recipient.path, &self.trace_key);
+            evidence.recipients.push(RecipientEvidence {
+                sent_before: Ok(sent),
+                laps: u32::try_from(laps.len()).unwrap_or(u32::MAX),
+                first_lap: laps.into_iter().min(),
+            });
+        }
+        Gathered { evidence, reserved }
+    }
+
+    async fn ask_all(&self, asked: BTreeSet<Domain>) -> BTreeMap<Domain, DomainFacts> {
+        let mut asking = tokio::task::JoinSet::new();
+        for domain in asked {
+            let facts = std::sync::Arc::clone(&self.facts);
+            asking.spawn(async move {
+                let answer = facts.ask(&domain).await;
+                (domain, answer)
+            });
+        }
+        let mut answers = BTreeMap::new();
+        while let Some(answer) = asking.join_next().await {
+            if let Ok((domain, facts)) = answer {
+                answers.insert(domain, facts);
+            }
+        }
+        answers
+    }
+
+    /// What a response to this recipient is counted under: the pair, then the recipient.
+    fn counted(&self, case: &Case, recipient: &ForwardPath) -> Vec<u128> {
+        let to = recipient.to_string().to_lowercase();
+        let from = case.responder.as_ref().map(|from| from.as_str().to_lowercase());
+        let from = from.unwrap_or_default();
+        let kind = match case.class {
+            Class::AutoReply | Class::Challenge => "auto-reply",
+            Class::Dsn(action) => action.as_str(),
+            other => other.as_str(),
+        };
+        let about = match case.class {
+            Class::Dsn(_) => about_failed(case).unwrap_or(from),
+            Class::Mdn => about_message(case).unwrap_or(from),
+            _ => from,
+        };
+        vec![self.answers.key(&["pair", kind, &about, &to]), self.answers.key(&["to", kind, &to])]
+    }
+}
+
+/// When the message went to this recipient before, as our own traces prove.
+fn laps(case: &Case, recipient: &ForwardPath, key: &TraceKey) -> Vec<Timestamp> {
+    let moment = |lap: &Lap| {
+        let millis = Ulid::from_string(&lap.event).map(|event| event.timestamp_ms());
+        Timestamp::from_millis(millis.ok().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(0))
+    };
+    case.laps_of(recipient, key).map(moment).collect()
+}
+
+/// The recipients a DSN reports on, as one word.
+fn about_failed(case: &Case) -> Option<String> {
+    let mut failed: Vec<String> =
+        case.original.failed_recipients.iter().map(|to| to.as_str().to_lowercase()).collect();
+    failed.sort_unstable();
+    (!failed.is_empty()).then(|| failed.join(" "))
+}
+
+/// The message an MDN is about.
+fn about_message(case: &Case) -> Option<String> {
+    case.original.keys.iter().find_map(|key| match key {
+        SubjectKey::MessageId { id, named_by: NamedBy::OriginalMessageId } => Some(id.clone()),
+        _ => None,
+    })
+}
+
+/// The domains whose facts can matter: the recipients', and those in the findings that may speak
+/// for one of them.
+fn questions(envelope: &Envelope, findings: &[Findings], policy: &Policy) -> BTreeSet<Domain> {
+    let own: BTreeSet<&Domain> = envelope
+        .recipients
+        .iter()
+        .filter_map(|recipient| recipient.path.domain())
+        .filter(|domain| !policy.site.is_local_domain(domain))
+        .take(DOMAINS_ASKED_MAX)
+        .collect();
+    let said = findings.iter().flat_map(|findings| {
+        let spf = findings.spf.iter().filter_map(|spf| spf.domain.as_ref());
+        let dkim = findings.dkim.iter().filter_map(|dkim| dkim.domain.as_ref());
+        let dmarc = findings.dmarc.iter().filter_map(|dmarc| dmarc.from_domain.as_ref());
+        spf.chain(dkim).chain(dmarc)
+    });
+    let related = said.filter(|said| own.iter().any(|own| shares_registrable(own, said)));
+    own.iter().copied().chain(related).take(DOMAINS_ASKED_MAX).cloned().collect()
+}

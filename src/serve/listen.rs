@@ -1,0 +1,107 @@
+//! Listeners over TCP and unix sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
+
+use crate::mail::limits::QUIT_DEADLINE;
+use crate::wire::endpoint::Endpoint;
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A bound listener.
+pub struct Listener {
+    endpoint: Endpoint,
+    socket: Socket,
+}
+
+/// Somebody who connected.
+pub enum Peer {
+    /// Over TCP.
+    Tcp(TcpStream, SocketAddr),
+    /// Over a unix socket, which its permissions guard.
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// Binds. A unix socket left behind by a dead process is taken over; a living one is not.
+    pub async fn bind(endpoint: &Endpoint) -> io::Result<Listener> {
+        match endpoint {
+            Endpoint::Tcp { host, port } => {
+                let socket = TcpListener::bind((host.as_str(), *port)).await?;
+                let port = socket.local_addr()?.port();
+                let endpoint = Endpoint::Tcp { host: host.clone(), port };
+                Ok(Listener { endpoint, socket: Socket::Tcp(socket) })
+            }
+            Endpoint::Unix(path) => {
+                if path.exists() {
+                    match UnixStream::connect(path).await {
+                        Ok(_) => return Err(io::Error::from(io::ErrorKind::AddrInUse)),
+                        Err(_) => std::fs::remove_file(path)?,
+                    }
+                }
+                let socket = UnixListener::bind(path)?;
+                Ok(Listener { endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The next one who connects.
+    pub async fn accept(&self) -> io::Result<Peer> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Why: replies are small and the client waits for each.
+                stream.set_nodelay(true)?;
+                Ok(Peer::Tcp(stream, address))
+            }
+            Socket::Unix(listener) => Ok(Peer::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+impl Peer {
+    /// Its address; `None` on a unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(_, address) => Some(address.ip().to_canonical()),
+            Peer::Unix(_) => None,
+        }
+    }
+
+    /// Says one line and closes.
+    pub async fn refuse(self, line: &'static str) {
+        let saying = async {
+            match self {
+                Peer::Tcp(mut stream, _) => {
+                    stream.write_all(line.as_bytes()).await?;
+                    stream.shutdown().await
+                }
+                Peer::Unix(mut stream) => {
+                    stream.write_all(line.as_bytes()).await?;
+                    stream.shutdown().await
+                }
+            }
+        };
+        let _ = timeout(QUIT_DEADLINE, saying).await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let (Socket::Unix(_), Endpoint::Unix(path)) = (&self.socket, &self.endpoint) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Listeners: start, reload, drain, stop.
+//!
+//! Takes: a checked `Config`. Gives: a running `Server`. Errors: `StartError`, each for the
+//! administrator, with what to do. Bounds: `outbound.sessions_max` clients.
+
+pub mod listen;
+pub mod smtp;
+pub mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+use tracing::{info, warn};
+
+use crate::audit::Trail;
+use crate::audit::disk::RealDisk;
+use crate::audit::fault::Error as AuditError;
+use crate::audit::quarantine::Quarantine;
+use crate::auth::{AuthError, Authenticator};
+use crate::config::{Config, Outbound};
+use crate::guard::Guard;
+use crate::guard::clock::Clock;
+use crate::guard::inquiry::{InForce, Inquiry};
+use crate::mail::limits::{EXPIRE_EVERY, TIDY_EVERY};
+use crate::relay::Relay;
+use crate::serve::listen::{Listener, Peer};
+use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
+use crate::serve::state::{StateDir, StateError};
+use crate::store::answers::Answers;
+use crate::wire::endpoint::Endpoint;
+
+/// Why the daemon cannot start; for the administrator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The audit log or the quarantine.
+    #[error("{what}: {fault}")]
+    Audit {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        fault: AuditError,
+    },
+    /// DNS.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A listener.
+    #[error("cannot listen at {endpoint}: {fault}")]
+    Listen {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        fault: std::io::Error,
+    },
+}
+
+/// A server that listens.
+pub struct Server {
+    guard: Arc<Guard>,
+    outbound: Outbound,
+    listeners: Vec<Listener>,
+    front: Arc<Front>,
+    stopping: watch::Sender<Stopping>,
+    /// Kept: the lock on the state directory lasts as long as it does.
+    _state: StateDir,
+}
+
+/// What all accept loops share.
+struct Shared {
+    outbound: Outbound,
+    front: Arc<Front>,
+    sessions: Arc<Semaphore>,
+    stopping: watch::Sender<Stopping>,
+}
+
+impl Server {
+    /// Locks the state directory, opens log and quarantine, binds the listeners.
+    pub async fn start(config: &Config) -> Result<Server, StartError> {
+        let state = StateDir::open(&config.state_dir)?;
+        let disk = Arc::new(RealDisk);
+        let trail = Trail::open(Arc::<RealDisk>::clone(&disk), config.audit.clone()).await;
+        let trail = trail.map_err(|fault| StartError::Audit { what: "audit log", fault })?;
+        let quarantine = Quarantine::open(disk, config.quarantine.clone()).await;
+        let (quarantine, recovered) =
+            quarantine.map_err(|fault| StartError::Audit { what: "quarantine", fault })?;
+        info!(?recovered, "quarantine opened");
+        let inquiry = Inquiry {
+            facts: Arc::new(Authenticator::new(&config.auth)?),
+            answers: Answers::new(state.chance()?),
+            clock: Clock::System,
+            loop_site: config.loop_site.clone(),
+            trace_key: state.trace_key()?,
+            fingerprint_key: state.fingerprint_key()?,
+            policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
+        };
+        let relay = Relay::new(config.relay.clone());
+        let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
+        let mut listeners = Vec::new();
+        for endpoint in &config.outbound.listen {
+            listeners.push(
+                Listener::bind(endpoint).await.map_err(|fault| StartError::Listen {
+                    endpoint: endpoint.to_string(),
+                    fault,
+                })?,
+            );
+        }
+        let outbound = config.outbound.clone();
+        let front = Arc::new(front(&outbound, &config.hostname, Arc::clone(&guard)));
+        let (stopping, _) = watch::channel(Stopping::No);
+        Ok(Server { guard, outbound, listeners, front, stopping, _state: state })
+    }
+
+    /// Where it listens, with the ports the system gave where 0 was asked for.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+    }
+
+    /// The guard behind the listeners.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
+    /// A handle that stops it.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stopping.clone())
+    }
+
+    /// Serves until it is stopped; then drains, and gives everything time to reach the disk.
+    pub async fn run(self) {
+        let Server { guard, outbound, listeners, front, stopping, _state } = self;
+        let shared = Arc::new(Shared {
+            sessions: Arc::new(Semaphore::new(outbound.sessions_max)),
+            outbound: outbound.clone(),
+            front,
+            stopping: stopping.clone(),
+        });
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(accept(listener, Arc::clone(&shared)));
+        }
+        let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
+        let mut stopped = stopping.subscribe();
+        let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
+        info!("draining: no new sessions");
+        while accepting.join_next().await.is_some() {}
+        let all = u32::try_from(outbound.sessions_max).unwrap_or(u32::MAX);
+        if timeout(outbound.drain, shared.sessions.acquire_many(all)).await.is_err() {
+            warn!("some transactions did not finish in time: they get 421");
+            stopping.send_replace(Stopping::Now);
+            let _ = timeout(outbound.drain, shared.sessions.acquire_many(all)).await;
+        }
+        keeping.abort();
+        guard.relay().close().await;
+        if let Err(fault) = guard.trail().flush().await {
+            warn!(%fault, "the audit log could not be flushed");
+        }
+        info!("stopped");
+    }
+}
+
+/// Stops a server.
+#[derive(Clone)]
+pub struct Stopper(watch::Sender<Stopping>);
+
+impl Stopper {
+    /// No new sessions; running transactions finish within `outbound.drain`.
+    pub fn drain(&self) {
+        self.0.send_if_modified(|stage| {
+            let first = *stage == Stopping::No;
+            if first {
+                *stage = Stopping::Drain;
+            }
+            first
+        });
+    }
+}
+
+/// Puts the policy of another configuration in force: rules, lists, what is ours. Gives the keys
+/// whose change waits for a restart.
+pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str> {
+    guard.inquiry().replace_policy(new.policy.clone());
+    let pairs = [
+        ("hostname", running.hostname == new.hostname),
+        ("state_dir", running.state_dir == new.state_dir),
+        ("outbound", running.outbound == new.outbound && running.relay == new.relay),
+        ("dns", running.auth == new.auth),
+        ("loops.site", running.loop_site == new.loop_site),
+        ("audit", running.audit == new.audit),
+        ("quarantine", running.quarantine == new.quarantine),
+    ];
+    pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}
+
+fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
+    let kib = usize::try_from(outbound.memory_max / 1024).unwrap_or(Semaphore::MAX_PERMITS);
+    Front {
+        protocol: outbound.protocol,
+        hostname: hostname.to_owned(),
+        inspect_max: outbound.inspect_max,
+        bare_line_end: match outbound.refuse_bare_line_ends {
+            true => BareLineEnd::Refuse,
+            false => BareLineEnd::Pass,
+        },
+        guard,
+        budget_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+    }
+}
+
+/// Accepts until the server drains.
+async fn accept(listener: Listener, shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
+        };
+        match accepted {
+            Ok(peer) => admit(peer, &shared),
+            Err(fault) => {
+                // Why a pause: out of file handles, the next accept fails at once as well.
+                warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admit(peer: Peer, shared: &Arc<Shared>) {
+    let (front, stopping) = (Arc::clone(&shared.front), shared.stopping.subscribe());
+    let allowed = peer.ip().is_none_or(|ip| {
+        let ip = ip.to_canonical();
+        shared.outbound.allow_clients.iter().any(|network| network.contains(&ip))
+    });
+    if !allowed {
+        warn!(client = ?peer.ip(), "not in `outbound.allow_clients`: 554");
+        tokio::spawn(peer.refuse("554 5.7.1 you may not speak to this guard\r\n"));
+        return;
+    }
+    let Ok(place) = Arc::clone(&shared.sessions).try_acquire_owned() else {
+        tokio::spawn(peer.refuse("421 4.3.2 too many sessions, come back later\r\n"));
+        return;
+    };
+    tokio::spawn(async move {
+        let ip = peer.ip();
+        match peer {
+            Peer::Tcp(stream, _) => Conversation::serve(front, stream, ip, stopping).await,
+            Peer::Unix(stream) => Conversation::serve(front, stream, ip, stopping).await,
+        }
+        drop(place);
+    });
+}
+
+/// What is done now and then: idle sessions end, old held messages go.
+async fn keep_house(guard: Arc<Guard>) {
+    let (mut tidy, mut expire) = (interval(TIDY_EVERY), interval(EXPIRE_EVERY));
+    loop {
+        tokio::select! {
+            _ = tidy.tick() => guard.relay().tidy().await,
+            _ = expire.tick() => match guard.quarantine().expire(guard.now()).await {
+                Ok(expired) if expired.overdue_count > 0 => warn!(
+                    count = expired.overdue_count,
+                    "messages that are no responses are held for more than a day: look at them",
+                ),
+                Ok(_) => {}
+                Err(fault) => warn!(%fault, "old held messages could not be removed"),
+            },
+        }
+    }
+}
+
+/// Where the daemon keeps its state when nothing is written: `$XDG_STATE_HOME/replyguard`, else
+/// `/var/lib/replyguard`.
+pub fn usual_state_dir(xdg_state_home: Option<&Path>) -> PathBuf {
+    match xdg_state_home.filter(|path| path.is_absolute()) {
+        Some(path) => path.join("replyguard"),
+        None => PathBuf::from("/var/lib/replyguard"),
+    }
+}

@@ -1,0 +1,472 @@
+//! Station 1, the front: who speaks to us, and what did they say?
+//!
+//! Sockets and deadlines around `wire::smtp_server`. Takes: one connection of an allowed client.
+//! Gives: transactions to the guard, replies to the client. With a reverse-path MAIL and RCPT are
+//! the next hop's to answer, byte-exact and pipelined; with the null one they are ours, so that a
+//! joe job never touches the next hop. DATA is ours: it goes on only after the decision.
+//! Bounds: `limits::CLIENT_IDLE_DEADLINE`, `limits::CONTENT_DEADLINE`, bytes in flight.
+//! Standards: RFC 5321, RFC 2033, RFC 2920.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tracing::debug;
+use ulid::Ulid;
+
+use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
+use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient};
+use crate::mail::limits::{
+    BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
+    NETWORK_BUFFER_BYTES, PENDING_REPLIES_MAX, TRACE_LINES_BYTES_MAX,
+};
+use crate::mail::reply::Reply;
+use crate::relay::RelayError;
+use crate::relay::transaction::Transaction;
+use crate::wire::endpoint::Protocol;
+use crate::wire::keywords::Keywords;
+use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
+use crate::wire::smtp_server::{Session, Step};
+
+/// What becomes of a bare CR or LF that could not end the message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BareLineEnd {
+    /// It passes, byte for byte.
+    #[default]
+    Pass,
+    /// The message is refused.
+    Refuse,
+}
+
+/// What all conversations of a listener share.
+pub struct Front {
+    /// SMTP or LMTP.
+    pub protocol: Protocol,
+    /// What we call ourselves.
+    pub hostname: String,
+    /// Bytes read before deciding.
+    pub inspect_max: usize,
+    /// What becomes of bare line ends.
+    pub bare_line_end: BareLineEnd,
+    /// The guard behind it.
+    pub guard: Arc<Guard>,
+    /// Bytes of messages that may be in memory at once, in KiB.
+    pub budget_kib: Arc<Semaphore>,
+}
+
+/// How far the stop of the server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopping {
+    /// It serves.
+    No,
+    /// No new transactions; running ones finish.
+    Drain,
+    /// The deadline for running ones is over.
+    Now,
+}
+
+/// The client went away, or never came to the point; nobody is left to answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Gone {
+    /// It closed the connection.
+    #[error("the client closed the connection")]
+    Closed,
+    /// The system says so.
+    #[error("client: {0}")]
+    Io(#[from] std::io::Error),
+    /// It did not take or give bytes in time.
+    #[error("the client said nothing for too long")]
+    Deadline,
+}
+
+/// What the client waits for, in order.
+enum Pending {
+    Mail,
+    Rcpt(Recipient),
+}
+
+/// A transaction that is open.
+struct Open {
+    event: Ulid,
+    /// `None` with the null reverse-path: the next hop hears of it after the decision.
+    next_hop: Option<Transaction>,
+}
+
+/// One conversation.
+pub struct Conversation<S> {
+    front: Arc<Front>,
+    stream: S,
+    input: BytesMut,
+    output: BytesMut,
+    lines: LineReader,
+    session: Session,
+    session_id: Ulid,
+    client_ip: Option<IpAddr>,
+    open: Option<Open>,
+    pending: Vec<Pending>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
+    /// Greets the client and serves it until it leaves, or until the server stops.
+    ///
+    /// With no next hop in reach the greeting is 421: the client has a queue, we have none.
+    pub async fn serve(
+        front: Arc<Front>,
+        stream: S,
+        client_ip: Option<IpAddr>,
+        mut stopping: watch::Receiver<Stopping>,
+    ) {
+        let session_id = front.guard.new_id();
+        let offer = front.guard.relay().offer(added_bytes()).await;
+        let session = match &offer {
+            Ok(offer) => offer.clone(),
+            Err(_) => Keywords::default(),
+        };
+        let name = session_id.to_string();
+        let session = Session::new(front.protocol, &front.hostname, &name, session);
+        let mut conversation = Conversation {
+            front,
+            stream,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            lines: LineReader::default(),
+            session,
+            session_id,
+            client_ip,
+            open: None,
+            pending: Vec::new(),
+        };
+        if let Err(fault) = offer {
+            conversation.refuse_greeting(&fault).await;
+            return;
+        }
+        let mut now = stopping.clone();
+        let served = tokio::select! {
+            served = conversation.run(&mut stopping) => served,
+            _ = now.wait_for(|stage| *stage == Stopping::Now) => Ok(()),
+        };
+        let ended = match served {
+            Ok(()) => conversation.say_stopping().await,
+            Err(gone) => Err(gone),
+        };
+        if let Err(gone) = ended {
+            debug!(session = %conversation.session_id, %gone, "conversation ended");
+        }
+    }
+
+    async fn refuse_greeting(&mut self, fault: &RelayError) {
+        let text = format!("{fault} {}", self.session_id);
+        self.say(&Reply::new(421, "4.3.2", &text));
+        let _ = self.flush().await;
+    }
+
+    /// Serves until the client says QUIT (then nothing is left to say) or the server drains.
+    async fn run(&mut self, stopping: &mut watch::Receiver<Stopping>) -> Result<(), Gone> {
+        let greeting = self.session.greeting();
+        self.say(&greeting);
+        loop {
+            let Some(line) = self.next_line(stopping).await? else { return Ok(()) };
+            let recipient = line.as_ref().is_ok_and(|line| is_rcpt(line));
+            if !recipient || self.pending.len() >= PENDING_REPLIES_MAX {
+                self.settle().await;
+            }
+            match self.session.advance(line) {
+                Step::Say(reply) => {
+                    self.settle().await;
+                    self.say(&reply);
+                }
+                Step::Reset(reply) => {
+                    self.leave_next_hop();
+                    self.say(&reply);
+                }
+                Step::Close(reply) => {
+                    self.leave_next_hop();
+                    self.say(&reply);
+                    self.flush().await?;
+                    let _ = timeout(CLIENT_IDLE_DEADLINE, self.stream.shutdown()).await;
+                    return Err(Gone::Closed);
+                }
+                Step::Mail(mail) => self.mail(mail).await,
+                Step::Rcpt(recipient) => self.rcpt(recipient),
+                // Why boxed: ten thousand idle sessions should not each keep room for a message.
+                Step::Data => Box::pin(self.data()).await?,
+            }
+        }
+    }
+
+    async fn say_stopping(&mut self) -> Result<(), Gone> {
+        let text = format!("shutting down, come back {}", self.session_id);
+        self.say(&Reply::new(421, "4.3.2", &text));
+        self.flush().await
+    }
+
+    /// The next command line; before waiting for one, everything owed is answered. `None`: the
+    /// server drains, and no transaction is open.
+    async fn next_line(
+        &mut self,
+        stopping: &mut watch::Receiver<Stopping>,
+    ) -> Result<Option<Result<Bytes, LineFault>>, Gone> {
+        loop {
+            if let Some(line) = self.lines.next(&mut self.input) {
+                return Ok(Some(line));
+            }
+            self.settle().await;
+            self.flush().await?;
+            self.input.reserve(COMMAND_BUFFER_BYTES);
+            let idle = self.session.transaction().is_none();
+            tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stage| *stage != Stopping::No), if idle => return Ok(None),
+                read = timeout(CLIENT_IDLE_DEADLINE, self.stream.read_buf(&mut self.input)) => {
+                    match read.map_err(|_| Gone::Deadline)?? {
+                        0 => return Err(Gone::Closed),
+                        _ => continue,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn mail(&mut self, mail: MailFrom) {
+        let event = self.front.guard.new_id();
+        if mail.path.is_null() {
+            self.open = Some(Open { event, next_hop: None });
+            self.say(&Reply::new(250, "2.1.0", "Ok"));
+            return;
+        }
+        let relay = self.front.guard.relay();
+        match relay.begin(&mail, &[], &self.client(), added_bytes()).await {
+            Ok(transaction) => {
+                self.open = Some(Open { event, next_hop: Some(transaction) });
+                self.pending.push(Pending::Mail);
+            }
+            Err(fault) => {
+                let reply = Reply::new(451, "4.4.1", &format!("{fault} {event}"));
+                self.session.transaction_lost(reply.clone());
+                self.say(&reply);
+            }
+        }
+    }
+
+    fn rcpt(&mut self, recipient: Recipient) {
+        match self.open.as_mut().and_then(|open| open.next_hop.as_mut()) {
+            Some(transaction) => {
+                transaction.rcpt(&recipient);
+                self.pending.push(Pending::Rcpt(recipient));
+            }
+            None => {
+                self.session.recipient_accepted(recipient);
+                self.say(&Reply::new(250, "2.1.5", "Ok"));
+            }
+        }
+    }
+
+    /// Gets the replies of the next hop that the client waits for, and passes them on.
+    async fn settle(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let Some(mut open) = self.open.take() else { return };
+        let Some(transaction) = open.next_hop.as_mut() else { return };
+        let replies = match transaction.settle().await {
+            Ok(replies) => replies,
+            Err(fault) => {
+                let reply = Reply::new(451, "4.4.2", &format!("{fault} {}", open.event));
+                pending.iter().for_each(|_| self.say(&reply));
+                self.session.transaction_lost(reply);
+                return;
+            }
+        };
+        let mut refused = false;
+        for (pending, reply) in pending.into_iter().zip(replies) {
+            match pending {
+                Pending::Mail if !reply.is_positive() => refused = true,
+                Pending::Rcpt(recipient) if reply.is_positive() => {
+                    self.session.recipient_accepted(recipient);
+                }
+                Pending::Mail | Pending::Rcpt(_) => {}
+            }
+            self.say(&reply);
+        }
+        self.open = Some(open);
+        if refused {
+            self.leave_next_hop();
+            self.session.mail_refused();
+        }
+    }
+
+    fn leave_next_hop(&mut self) {
+        if let Some(transaction) = self.open.take().and_then(|open| open.next_hop) {
+            transaction.leave();
+        }
+    }
+
+    /// Reads the message, gives it to the guard, says the guard's answer.
+    async fn data(&mut self) -> Result<(), Gone> {
+        let (Some(open), Some((mail, recipients))) = (self.open.take(), self.session.transaction())
+        else {
+            return Ok(());
+        };
+        let envelope =
+            Envelope { client: self.client(), mail: mail.clone(), recipients: recipients.to_vec() };
+        let share = (self.front.inspect_max / 1024).saturating_add(1);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.front.budget_kib);
+        let Ok(Ok(_share)) = timeout(BUDGET_WAIT_MAX, budget.acquire_many(share)).await else {
+            let text = format!("too many messages in flight {}", open.event);
+            self.say(&Reply::new(452, "4.3.1", &text));
+            if let Some(transaction) = open.next_hop {
+                transaction.leave();
+            }
+            self.session.transaction_over();
+            return Ok(());
+        };
+        self.say(&Reply::new(354, "", "End data with <CR><LF>.<CR><LF>"));
+        self.flush().await?;
+        let mut content = Arriving {
+            stream: &mut self.stream,
+            input: &mut self.input,
+            reader: ContentReader::default(),
+            bare_line_end: self.front.bare_line_end,
+            ended: false,
+        };
+        let (first, line_ends) = content.first(self.front.inspect_max).await?;
+        let incoming = Incoming {
+            event: open.event,
+            session: self.session_id,
+            protocol: self.front.protocol,
+            extended: self.session.is_extended(),
+            envelope,
+            first,
+            whole: content.ended,
+            line_ends,
+            rest: &mut content,
+            next_hop: open.next_hop,
+        };
+        let replies = Box::pin(self.front.guard.pass(incoming)).await;
+        content.drain().await?;
+        self.session.transaction_over();
+        replies.iter().for_each(|reply| self.say(reply));
+        self.flush().await
+    }
+
+    fn client(&self) -> Client {
+        Client {
+            ip: self.client_ip,
+            helo: self.session.helo().to_owned(),
+            xforward: self.session.xforward().to_vec(),
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        self.output.extend_from_slice(reply.wire());
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let writing = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        timeout(CONTENT_DEADLINE, writing).await.map_err(|_| Gone::Deadline)??;
+        self.output.clear();
+        Ok(())
+    }
+}
+
+/// Bytes that our lines add to every message.
+fn added_bytes() -> u64 {
+    TRACE_LINES_BYTES_MAX as u64
+}
+
+fn is_rcpt(line: &[u8]) -> bool {
+    line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"))
+}
+
+/// A message on its way in.
+struct Arriving<'a, S> {
+    stream: &'a mut S,
+    input: &'a mut BytesMut,
+    reader: ContentReader,
+    bare_line_end: BareLineEnd,
+    ended: bool,
+}
+
+impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
+    /// The first `inspect_max` bytes, or all of it; and whether its line ends are sound so far.
+    async fn first(&mut self, inspect_max: usize) -> Result<(Bytes, LineEnds), Gone> {
+        let mut first = BytesMut::new();
+        let mut line_ends = LineEnds::Sound;
+        while first.len() < inspect_max {
+            match self.next_content().await? {
+                Some(Content::Bytes(bytes)) => first.extend_from_slice(&bytes),
+                Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
+                Some(Content::End) | None => break,
+            }
+        }
+        if self.is_refused_bare() {
+            line_ends = LineEnds::Ambiguous;
+        }
+        Ok((first.freeze(), line_ends))
+    }
+
+    fn is_refused_bare(&self) -> bool {
+        self.bare_line_end == BareLineEnd::Refuse && self.reader.has_bare_line_end()
+    }
+
+    async fn next_content(&mut self) -> Result<Option<Content>, Gone> {
+        if self.ended {
+            return Ok(None);
+        }
+        loop {
+            if let Some(content) = self.reader.next(self.input) {
+                self.ended = content == Content::End;
+                return Ok(Some(content));
+            }
+            self.input.reserve(NETWORK_BUFFER_BYTES);
+            let reading = self.stream.read_buf(self.input);
+            match timeout(CONTENT_DEADLINE, reading).await.map_err(|_| Gone::Deadline)?? {
+                0 => return Err(Gone::Closed),
+                _ => continue,
+            }
+        }
+    }
+
+    /// Reads what is left: a reply before the end of the message would be taken for another's.
+    async fn drain(&mut self) -> Result<(), Gone> {
+        while self.next_content().await?.is_some() {}
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
+    async fn next(&mut self) -> Result<Option<Bytes>, RestFault> {
+        match self.next_content().await {
+            Ok(Some(Content::Bytes(bytes))) => Ok(Some(bytes)),
+            Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds),
+            Ok(Some(Content::End)) if self.is_refused_bare() => Err(RestFault::LineEnds),
+            Ok(Some(Content::End) | None) => Ok(None),
+            Err(gone) => Err(RestFault::Gone(gone.to_string())),
+        }
+    }
+
+    async fn gone(&mut self) {
+        loop {
+            // Why: a client may send its next commands along with the final dot; they are kept,
+            // but not without bound.
+            if self.input.len() >= NETWORK_BUFFER_BYTES {
+                return std::future::pending().await;
+            }
+            match self.stream.read_buf(self.input).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}

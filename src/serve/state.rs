@@ -1,0 +1,140 @@
+//! The state directory: one process at a time, and the keys that must survive a restart.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::judge::fingerprint::FingerprintKey;
+use crate::judge::trace::TraceKey;
+
+/// Why the state directory cannot be used; for the administrator.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process has it.
+    #[error("{path} is in use by another replyguard: give each its own `state_dir`")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The system says no.
+    #[error("{path}: {fault} (does the user that runs replyguard own it?)")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        fault: io::Error,
+    },
+    /// A key file that is none.
+    #[error("{path} should hold a key of 32 bytes and holds something else: move it away")]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A state directory that is ours as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory when there is none, and locks it.
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        let fault = |path: &Path, fault: io::Error| StateError::Io { path: path.to_owned(), fault };
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o750);
+        builder.create(path).map_err(|error| fault(path, error))?;
+        let lock_path = path.join("lock");
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        let lock = options.open(&lock_path).map_err(|error| fault(&lock_path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: lock }),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(StateError::InUse { path: path.to_owned() })
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(fault(&lock_path, error)),
+        }
+    }
+
+    /// The key of our traces. Guards that share a `loops.site` must share this file.
+    pub fn trace_key(&self) -> Result<TraceKey, StateError> {
+        self.key("trace.key").map(TraceKey::new)
+    }
+
+    /// The key of fingerprints.
+    pub fn fingerprint_key(&self) -> Result<FingerprintKey, StateError> {
+        self.key("fingerprint.key").map(FingerprintKey::new)
+    }
+
+    /// 32 bytes of chance that need not survive.
+    pub fn chance(&self) -> Result<[u8; 32], StateError> {
+        chance(&self.path)
+    }
+
+    fn key(&self, name: &str) -> Result<[u8; 32], StateError> {
+        let path = self.path.join(name);
+        let fault = |fault: io::Error| StateError::Io { path: path.clone(), fault };
+        let mut bytes = Vec::new();
+        match File::open(&path) {
+            Ok(file) => {
+                file.take(33).read_to_end(&mut bytes).map_err(fault)?;
+                bytes.try_into().map_err(|_| StateError::NoKey { path })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = chance(&path)?;
+                write_new(&self.path, &path, &key).map_err(fault)?;
+                Ok(key)
+            }
+            Err(error) => Err(fault(error)),
+        }
+    }
+}
+
+/// A key of a state directory that may be another's; `None` when it cannot be read.
+pub fn key_beside(state_dir: &Path, name: &str) -> Option<[u8; 32]> {
+    std::fs::read(state_dir.join(name)).ok()?.try_into().ok()
+}
+
+fn chance(path: &Path) -> Result<[u8; 32], StateError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| StateError::Io {
+        path: path.to_owned(),
+        fault: io::Error::other(error.to_string()),
+    })?;
+    Ok(bytes)
+}
+
+/// Written, synced, renamed: a crash leaves the whole key or none.
+fn write_new(folder: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
+    let pending = path.with_extension("pending");
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true).mode(0o600);
+    let mut file = options.open(&pending)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    std::fs::rename(&pending, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_has_a_state_directory_and_its_keys_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/state");
+        let first = StateDir::open(&path).unwrap();
+        assert!(matches!(StateDir::open(&path), Err(StateError::InUse { .. })));
+        let key = first.key("trace.key").unwrap();
+        drop(first);
+        let second = StateDir::open(&path).unwrap();
+        assert_eq!(second.key("trace.key").unwrap(), key);
+        std::fs::write(path.join("trace.key"), b"short").unwrap();
+        assert!(matches!(second.key("trace.key"), Err(StateError::NoKey { .. })));
+    }
+}
