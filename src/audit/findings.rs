@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::audit::words::{ALIGNMENTS, DMARC_POLICIES, GAP_CAUSES, RECEIVES, SPF_SCOPES, harmless};
+use crate::audit::words::{
+    ALIGNMENTS, AUTHOR_SIGNS, DMARC_POLICIES, GAP_CAUSES, RECEIVES, SPF_SCOPES, harmless,
+};
 use crate::judge::evidence::{
     AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcRecord, DomainFacts, Evaluated,
     Findings, Gap, Known, Source, SpfFinding,
@@ -60,6 +62,9 @@ pub struct RecordedFindings {
     pub evaluated: RecordedEvaluated,
     /// The sign that shows own submission; null when it was none.
     pub own_submission: Option<String>,
+    /// What is odd about its From field; null when nothing is.
+    #[cfg_attr(test, schemars(schema_with = "crate::audit::words::schema::author_sign"))]
+    pub author_sign: Option<String>,
 }
 
 /// Which methods a source evaluated.
@@ -88,6 +93,10 @@ pub struct RecordedSpf {
     pub domain: Option<String>,
     /// The whole address, when the source names more than the domain.
     pub address: Option<String>,
+    /// The term that lets everybody in, where a pass rests on one: it proves nobody.
+    pub everybody: Option<String>,
+    /// Whether the record was guessed, because the domain publishes none.
+    pub guessed: bool,
 }
 
 /// One DKIM result.
@@ -103,6 +112,10 @@ pub struct RecordedDkim {
     pub signs_from: bool,
     /// Whether Sender is known to be covered.
     pub signs_sender: bool,
+    /// Whether the signature is right for the header alone.
+    pub header_only: bool,
+    /// Why the signature says nothing either way; null when it does.
+    pub inconclusive: Option<String>,
 }
 
 /// One DMARC result.
@@ -120,11 +133,11 @@ impl RecordedFindings {
     /// The findings in words.
     pub fn new(findings: &Findings) -> RecordedFindings {
         let Findings { source, mail_from, from, sender, .. } = findings;
-        let Findings { spf, dkim, dmarc, evaluated, own_submission, .. } = findings;
+        let Findings { spf, dkim, dmarc, evaluated, own_submission, author_sign, .. } = findings;
         let Evaluated { spf: spf_too, dkim: dkim_too, dmarc: dmarc_too } = *evaluated;
         let authserv_id = match source {
             Source::AuthResults { authserv_id } => Some(harmless(authserv_id)),
-            Source::OwnReceived => None,
+            Source::OwnReceived | Source::Reverified => None,
         };
         RecordedFindings {
             source: source.as_str().to_owned(),
@@ -137,6 +150,7 @@ impl RecordedFindings {
             dmarc: dmarc.iter().map(RecordedDmarc::new).collect(),
             evaluated: RecordedEvaluated { spf: spf_too, dkim: dkim_too, dmarc: dmarc_too },
             own_submission: own_submission.as_deref().map(harmless),
+            author_sign: author_sign.map(|sign| sign.as_str().to_owned()),
         }
     }
 
@@ -145,6 +159,7 @@ impl RecordedFindings {
         let RecordedEvaluated { spf, dkim, dmarc } = self.evaluated;
         let source = match &self.authserv_id {
             Some(authserv_id) => Source::AuthResults { authserv_id: authserv_id.clone() },
+            None if self.source == Source::Reverified.as_str() => Source::Reverified,
             None => Source::OwnReceived,
         };
         (source.as_str() == self.source).then_some(())?;
@@ -158,6 +173,7 @@ impl RecordedFindings {
             dmarc: self.dmarc.iter().map(RecordedDmarc::finding).collect::<Option<_>>()?,
             evaluated: Evaluated { spf, dkim, dmarc },
             own_submission: self.own_submission.clone(),
+            author_sign: each(&self.author_sign, |word| AUTHOR_SIGNS.find(word))?,
         })
     }
 
@@ -172,12 +188,14 @@ impl RecordedFindings {
 
 impl RecordedSpf {
     fn new(finding: &SpfFinding) -> RecordedSpf {
-        let SpfFinding { result, scope, domain, address } = finding;
+        let SpfFinding { result, scope, domain, address, everybody, guessed } = finding;
         RecordedSpf {
             result: result.as_str().to_owned(),
             scope: SPF_SCOPES.word(*scope).to_owned(),
             domain: domain.as_ref().map(Domain::to_string),
             address: address.as_ref().map(Address::to_string),
+            everybody: everybody.as_deref().map(harmless),
+            guessed: *guessed,
         }
     }
 
@@ -187,18 +205,23 @@ impl RecordedSpf {
             scope: SPF_SCOPES.find(&self.scope)?,
             domain: each(&self.domain, |text| Domain::parse(text))?,
             address: each(&self.address, |text| Address::parse(text))?,
+            everybody: self.everybody.clone(),
+            guessed: self.guessed,
         })
     }
 }
 
 impl RecordedDkim {
     fn new(finding: &DkimFinding) -> RecordedDkim {
-        let DkimFinding { result, domain, signs_from, signs_sender } = finding;
+        let DkimFinding { result, domain, signs_from, signs_sender, .. } = finding;
+        let DkimFinding { header_only, inconclusive, .. } = finding;
         RecordedDkim {
             result: result.as_str().to_owned(),
             domain: domain.as_ref().map(Domain::to_string),
             signs_from: *signs_from,
             signs_sender: *signs_sender,
+            header_only: *header_only,
+            inconclusive: inconclusive.as_deref().map(harmless),
         }
     }
 
@@ -208,6 +231,8 @@ impl RecordedDkim {
             domain: each(&self.domain, |text| Domain::parse(text))?,
             signs_from: self.signs_from,
             signs_sender: self.signs_sender,
+            header_only: self.header_only,
+            inconclusive: self.inconclusive.clone(),
         })
     }
 }

@@ -528,21 +528,27 @@ mod tests {
                 scope: SpfScope::MailFrom,
                 domain: Some(domain("bank.example")),
                 address: Some(address("joe@bank.example")),
+                everybody: Some("+all".to_owned()),
+                guessed: false,
             }],
             dkim: vec![DkimFinding {
                 result: AuthResult::Pass,
                 domain: Some(domain("shop.example")),
                 signs_from: true,
                 signs_sender: false,
+                header_only: true,
+                inconclusive: Some("the key is gone".to_owned()),
             }],
             dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: None }],
             evaluated: Evaluated { spf: true, dkim: true, dmarc: false },
             own_submission: None,
+            author_sign: Some(crate::mail::author::AuthorSign::Repeated),
         }
     }
 
     fn original(gaps: Vec<Gap>) -> Original {
         Original {
+            border: None,
             found_as: FoundAs::Rfc822Headers,
             keys: vec![
                 Key::QueueId { host: "mx.example".into(), id: "4ABC".into() },

@@ -170,6 +170,7 @@ impl RecordedSubject {
             failed_recipients: parsed(&self.failed_recipients)?,
             kind: SubjectKind { list: self.list.clone(), automatic: self.automatic.clone() },
             embedded: None,
+            border: None,
             findings: each(&self.findings, RecordedFindings::findings)?,
             gaps: Vec::new(),
         })

@@ -6,6 +6,7 @@ use crate::judge::classify::{Class, DsnAction};
 use crate::judge::decision::{Action, LoopKind, VerdictKind};
 use crate::judge::evidence::{Alignment, AuthResult, DmarcPolicy, GapCause, Receives, SpfScope};
 use crate::judge::original::{FoundAs, NamedBy, Origin};
+use crate::mail::author::AuthorSign;
 use crate::mail::shown::Shown;
 
 /// A closed list: each value of a type, and the word for it.
@@ -127,6 +128,12 @@ words!(
     [Relaxed, Strict]
 );
 
+words!(
+    /// What is odd about a From field.
+    AUTHOR_SIGNS: AuthorSign, AuthorSign::as_str,
+    [Missing, Disguised, Repeated, Empty, Group, Unreadable, Domains]
+);
+
 /// Classes; `dsn` stands for DSNs of any action.
 const CLASSES: Words<Class> = Words {
     all: &[
@@ -166,8 +173,8 @@ pub mod schema {
     use schemars::{Schema, SchemaGenerator, json_schema};
 
     use crate::audit::words::{
-        ACTIONS, ALIGNMENTS, AUTH_RESULTS, CLASSES, DMARC_POLICIES, DSN_ACTIONS, FOUND_AS,
-        GAP_CAUSES, LOOP_KINDS, NAMED_BY, ORIGINS, RECEIVES, SPF_SCOPES, VERDICTS, Words,
+        ACTIONS, ALIGNMENTS, AUTH_RESULTS, AUTHOR_SIGNS, CLASSES, DMARC_POLICIES, DSN_ACTIONS,
+        FOUND_AS, GAP_CAUSES, LOOP_KINDS, NAMED_BY, ORIGINS, RECEIVES, SPF_SCOPES, VERDICTS, Words,
     };
     use crate::judge::decision::{FailureKind, ProofKind, Reason, Scope, Verdict};
     use crate::judge::evidence::GapCause;
@@ -208,7 +215,8 @@ pub mod schema {
         auth_result: closed(all(AUTH_RESULTS));
         spf_scope: closed(all(SPF_SCOPES));
         named_by: closed_or_null(all(NAMED_BY));
-        source: closed(["authentication-results", "own-received"]);
+        source: closed(["authentication-results", "own-received", "reverified"]);
+        author_sign: closed_or_null(all(AUTHOR_SIGNS));
         receives: closed_or_null(all(RECEIVES));
         dmarc_policy: closed(all(DMARC_POLICIES));
         alignment: closed(all(ALIGNMENTS));
@@ -217,7 +225,14 @@ pub mod schema {
     /// Every verdict there is.
     pub fn every_verdict() -> Vec<Verdict> {
         let domain = Domain::parse("bank.example").unwrap();
-        let proofs = [ProofKind::Spf, ProofKind::Dkim, ProofKind::Dmarc, ProofKind::OwnSubmission];
+        let proofs = [
+            ProofKind::Spf,
+            ProofKind::Dkim,
+            ProofKind::Dmarc,
+            ProofKind::DkimHeader,
+            ProofKind::SpfGuess,
+            ProofKind::OwnSubmission,
+        ];
         let authenticated = |by, scope| {
             let domain = domain.clone();
             Verdict::Authenticated { by, domain, scope }

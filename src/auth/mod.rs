@@ -19,7 +19,9 @@ use tokio::time::Instant;
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
 use crate::auth::spf::{Identity, SpfOutcome};
-use crate::judge::evidence::{DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope};
+use crate::judge::evidence::{
+    AuthResult, DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope,
+};
 use crate::mail::address::{Domain, ReversePath};
 use crate::mail::limits::VERIFICATION_TIME_MAX;
 
@@ -30,11 +32,13 @@ pub struct Settings {
     pub servers: Vec<SocketAddr>,
     /// How long whatever is asked may take in all.
     pub timeout: Duration,
+    /// `auth.best_guess`: whether a domain without SPF is taken to have `spf::GUESS`.
+    pub best_guess: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { servers: Vec::new(), timeout: Duration::from_secs(5) }
+        Settings { servers: Vec::new(), timeout: Duration::from_secs(5), best_guess: false }
     }
 }
 
@@ -50,6 +54,7 @@ pub enum AuthError {
 #[derive(Clone)]
 pub struct Authenticator {
     dns: Dns,
+    best_guess: bool,
 }
 
 impl Authenticator {
@@ -57,7 +62,7 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Result<Authenticator, AuthError> {
         let dns = Dns::new(&settings.servers, settings.timeout);
         let dns = dns.map_err(|error| AuthError::NoServers(error.to_string()))?;
-        Ok(Authenticator { dns })
+        Ok(Authenticator { dns, best_guess: settings.best_guess })
     }
 
     /// What DNS says of a domain, within `dns.timeout`.
@@ -82,7 +87,13 @@ impl Authenticator {
             },
             None => Identity { scope: SpfScope::Helo, local: "", domain: helo },
         };
-        spf::check(&self.dns, client, helo, &identity, deadline).await
+        let outcome = spf::check(&self.dns, client, helo, &identity, deadline).await;
+        match outcome.result {
+            AuthResult::None if self.best_guess && identity.scope == SpfScope::MailFrom => {
+                spf::guess(&self.dns, client, helo, &identity, deadline).await
+            }
+            _ => outcome,
+        }
     }
 
     /// What the signatures of a message say, once it was made ready.

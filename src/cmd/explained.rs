@@ -189,6 +189,9 @@ fn source(findings: &Findings) -> String {
             format!("Authentication-Results of {}, above the border line", Shown::new(authserv_id))
         }
         (Source::OwnReceived, None) => "our own Received lines".to_owned(),
+        (Source::Reverified, None) => {
+            "verified now, from the embedded message and our border line".to_owned()
+        }
     }
 }
 
@@ -202,7 +205,12 @@ fn results(findings: &Findings) -> Vec<String> {
             SpfScope::Helo => "HELO, which proves nobody",
             SpfScope::Unnamed => "an identity it does not name",
         };
-        format!("spf={} of {scope}{}", spf.result, named(&spf.domain))
+        let everybody = spf.everybody.as_ref().map(|term| {
+            format!(", by `{}`, which lets everybody in and proves nobody", Shown::new(term))
+        });
+        let guessed = if spf.guessed { ", of a record that was guessed" } else { "" };
+        let everybody = everybody.unwrap_or_default();
+        format!("spf={} of {scope}{}{everybody}{guessed}", spf.result, named(&spf.domain))
     });
     let dkim =
         findings.dkim.iter().map(|dkim| format!("dkim={}{}", dkim.result, named(&dkim.domain)));
@@ -210,7 +218,10 @@ fn results(findings: &Findings) -> Vec<String> {
         .dmarc
         .iter()
         .map(|dmarc| format!("dmarc={}{}", dmarc.result, named(&dmarc.from_domain)));
-    spf.chain(dkim).chain(dmarc).collect()
+    let sign = findings.author_sign.map(|sign| {
+        format!("{}: its From field shows different readers different authors", sign.as_str())
+    });
+    spf.chain(dkim).chain(dmarc).chain(sign).collect()
 }
 
 fn published(domain: &Domain, facts: &DomainFacts) -> String {

@@ -147,6 +147,11 @@ pub const KEYS: &[Key] = &[
         "false",
         "true: our border removes foreign Authentication-Results with these ids. Only then they are believed.",
     ),
+    works(
+        "local.authserv_below",
+        "false",
+        "true: our filter writes its line below our Received line, not above it, as OpenDKIM and OpenDMARC do behind Postfix. Believed only directly below the border line.",
+    ),
     works("dns.servers", "[]", "Whom to ask: \"127.0.0.1:53\". Empty: the system's servers."),
     works("dns.timeout", "\"5s\"", "How long one question may take, all tries together."),
     works(
@@ -158,6 +163,11 @@ pub const KEYS: &[Key] = &[
         "auth.pnone",
         "\"fail\"",
         "Whether a DMARC record with p=none fails what does not pass: \"fail\", or \"neutral\".",
+    ),
+    works(
+        "auth.best_guess",
+        "false",
+        "true: a domain without SPF is taken to have \"a/24 mx/24\"; a pass of it proves at most the domain, under its own name.",
     ),
     later("auth.arc_sealers", "[]", "Domains whose ARC seal is believed."),
     works(

@@ -49,8 +49,8 @@ pub fn config(
     overlap(source, &networks, &trusted_relays);
     site.trusted_relays = trusted_relays.into_iter().map(|written| written.value).collect();
     let mut policy = Policy { mode: mode.unwrap_or_default(), site, ..Policy::default() };
-    let auth = dns(root, source);
-    authentication(root, source, &mut policy);
+    let mut auth = dns(root, source);
+    auth.best_guess = authentication(root, source, &mut policy);
     rules(root, source, &mut policy);
     let mut section = root.section(source, "lists");
     policy.allow = list(&mut section, source, folder, world, Kind::Allow);
@@ -231,6 +231,7 @@ fn local(
             "`authserv_stripped` says something of `authserv_ids`, which is empty: name them",
         );
     }
+    let below = section.boolean(source, "authserv_below");
     section.end(source);
     let site = Site {
         domains,
@@ -238,6 +239,7 @@ fn local(
         hosts,
         authserv_ids,
         authserv_stripped: stripped.is_some_and(|written| written.value),
+        authserv_below: below.is_some_and(|written| written.value),
         ..Site::default()
     };
     (site, networks, none.is_some_and(|written| written.value))
@@ -269,10 +271,11 @@ fn dns(root: &mut Section<'_>, source: &mut Source<'_>) -> auth::Settings {
     let servers = values(section.list(source, "servers", server));
     let timeout = section.duration(source, "timeout", SECOND / 10..=SECOND * 60);
     section.end(source);
-    auth::Settings { servers, timeout: timeout.unwrap_or(SECOND * 5) }
+    auth::Settings { servers, timeout: timeout.unwrap_or(SECOND * 5), best_guess: false }
 }
 
-fn authentication(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut Policy) {
+/// Fills the policy; gives whether SPF records are guessed.
+fn authentication(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut Policy) -> bool {
     let mut section = root.section(source, "auth");
     let softfail = section.value(source, "softfail", |text| match text {
         "with-dmarc" => Ok(SoftfailMeans::WithDmarc),
@@ -290,7 +293,9 @@ fn authentication(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut 
     let sealer = |text: &str| Domain::parse(text).ok_or("this is no domain name".to_owned());
     let sealers = values(section.list(source, "arc_sealers", sealer));
     policy.arc_sealers = sealers.iter().map(ToString::to_string).collect();
+    let best_guess = section.boolean(source, "best_guess").is_some_and(|written| written.value);
     section.end(source);
+    best_guess
 }
 
 fn rules(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut Policy) {

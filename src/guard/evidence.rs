@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use ulid::Ulid;
 
 use crate::auth::Authenticator;
+use crate::auth::dkim::{DkimReport, Prepared};
+use crate::auth::spf::SpfOutcome;
 use crate::guard::inquiry::Inquiry;
 use crate::judge::Case;
 use crate::judge::alignment::shares_registrable;
@@ -20,24 +23,50 @@ use crate::judge::evidence::{
 use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
 use crate::judge::trace::{Lap, TraceKey};
-use crate::mail::address::{Domain, ForwardPath};
+use crate::mail::address::{Domain, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::DOMAINS_ASKED_MAX;
+use crate::mail::message::Message;
 use crate::mail::time::Timestamp;
 use crate::store::answers::Reserved;
 
 /// An answer on its way.
-pub type Asking<'a> = Pin<Box<dyn Future<Output = DomainFacts> + Send + 'a>>;
+pub type Asking<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Who answers questions about domains. A trait so that a simulator can answer.
+/// Who answers questions about domains, clients and signatures, each within a deadline of its own.
+/// A trait so that a simulator can answer.
 pub trait Facts: Send + Sync {
-    /// What is published for a domain, within a deadline of its own.
-    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a>;
+    /// What is published for a domain.
+    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a, DomainFacts>;
+
+    /// What SPF says of a client for MAIL FROM.
+    fn spf<'a>(
+        &'a self,
+        client: IpAddr,
+        helo: &'a str,
+        mail_from: &'a ReversePath,
+    ) -> Asking<'a, SpfOutcome>;
+
+    /// What the signatures of a message say.
+    fn dkim(&self, prepared: Prepared) -> Asking<'_, DkimReport>;
 }
 
 impl Facts for Authenticator {
-    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a> {
+    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a, DomainFacts> {
         Box::pin(self.facts(domain))
+    }
+
+    fn spf<'a>(
+        &'a self,
+        client: IpAddr,
+        helo: &'a str,
+        mail_from: &'a ReversePath,
+    ) -> Asking<'a, SpfOutcome> {
+        Box::pin(Authenticator::spf(self, client, helo, mail_from))
+    }
+
+    fn dkim(&self, prepared: Prepared) -> Asking<'_, DkimReport> {
+        Box::pin(Authenticator::dkim(self, prepared))
     }
 }
 
@@ -51,15 +80,22 @@ pub struct Gathered {
 
 impl Inquiry {
     /// Puts the case's questions. Mail that nobody judges asks nothing.
-    pub async fn gather(&self, envelope: &Envelope, case: &Case, policy: &Policy) -> Gathered {
+    pub async fn gather(
+        &self,
+        envelope: &Envelope,
+        message: &Message,
+        case: &Case,
+        policy: &Policy,
+    ) -> Gathered {
         let mut evidence = Evidence::default();
         let guarded = case.class.guarded() != Guarded::No;
         if guarded {
             evidence.findings.extend(case.original.findings.clone());
             evidence.gaps.extend(case.original.gaps.iter().cloned());
             evidence.gaps.push(Gap::new(GapCause::NoTap, "no tap is set up"));
-            let asked = questions(envelope, &evidence.findings, policy);
-            evidence.domains = self.ask_all(asked).await;
+            self.ask_about(envelope, policy, &mut evidence).await;
+            self.reverify(envelope, message, case, policy, &mut evidence).await;
+            self.ask_about(envelope, policy, &mut evidence).await;
         }
         let mut reserved = Vec::new();
         for (index, recipient) in envelope.recipients.iter().enumerate() {
@@ -79,6 +115,13 @@ impl Inquiry {
             });
         }
         Gathered { evidence, reserved }
+    }
+
+    /// Asks about the domains that the evidence names and that nobody asked about yet.
+    async fn ask_about(&self, envelope: &Envelope, policy: &Policy, evidence: &mut Evidence) {
+        let mut asked = questions(envelope, &evidence.findings, policy);
+        asked.retain(|domain| !evidence.domains.contains_key(domain));
+        evidence.domains.extend(self.ask_all(asked).await);
     }
 
     async fn ask_all(&self, asked: BTreeSet<Domain>) -> BTreeMap<Domain, DomainFacts> {

@@ -81,9 +81,10 @@ impl Inquiry {
     /// The decision without its consequences: nothing is held, relayed, recorded or remembered.
     pub async fn explain(&self, envelope: &Envelope, message: &Message) -> Explained {
         let in_force = self.in_force();
-        let case = self.read(envelope, message, &in_force.policy);
-        let evidence = self.gather(envelope, &case, &in_force.policy).await.evidence;
-        let decisions = decide(envelope, &case, &evidence, &in_force.policy, self.now());
+        let policy = &in_force.policy;
+        let case = self.read(envelope, message, policy);
+        let evidence = self.gather(envelope, message, &case, policy).await.evidence;
+        let decisions = decide(envelope, &case, &evidence, policy, self.now());
         Explained { case, evidence, decisions }
     }
 

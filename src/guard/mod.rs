@@ -13,6 +13,7 @@ pub mod inquiry;
 pub mod outcome;
 pub mod plan;
 pub mod record;
+pub mod reverify;
 
 use std::future::Future;
 
@@ -118,11 +119,12 @@ impl Guard {
         let began = Instant::now();
         let in_force = self.inquiry.in_force();
         let (event, protocol) = (incoming.event, incoming.protocol);
-        let case = self.inquiry.read(&incoming.envelope, &incoming.message(), &in_force.policy);
-        let gathered = self.inquiry.gather(&incoming.envelope, &case, &in_force.policy).await;
+        let (message, policy) = (incoming.message(), &in_force.policy);
+        let case = self.inquiry.read(&incoming.envelope, &message, policy);
+        let gathered = self.inquiry.gather(&incoming.envelope, &message, &case, policy).await;
         let now = self.now();
         let evidence = &gathered.evidence;
-        let decisions = decide(&incoming.envelope, &case, evidence, &in_force.policy, now);
+        let decisions = decide(&incoming.envelope, &case, evidence, policy, now);
         let told = Told { case: &case, evidence, in_force: &in_force, now };
         let mut acted = self.act(incoming, decisions, &told).await;
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;

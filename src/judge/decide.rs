@@ -267,11 +267,14 @@ mod tests {
                     scope: SpfScope::MailFrom,
                     domain: Some(Domain::parse("bank.example").unwrap()),
                     address: Address::parse(address),
+                    everybody: None,
+                    guessed: false,
                 }],
                 dkim: Vec::new(),
                 dmarc: Vec::new(),
                 evaluated: Evaluated { spf: true, dkim: true, dmarc: false },
                 own_submission: None,
+                author_sign: None,
             };
             match self.verdict {
                 "authenticated" => evidence.findings.push(spf(AuthResult::Pass, TO)),

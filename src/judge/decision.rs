@@ -69,6 +69,10 @@ pub enum ProofKind {
     Spf,
     /// An aligned DKIM signature.
     Dkim,
+    /// An aligned DKIM signature that is right for the header alone.
+    DkimHeader,
+    /// SPF pass under a record that the domain does not publish but might.
+    SpfGuess,
     /// DMARC pass of the From domain.
     Dmarc,
     /// It was submitted from inside, by one of ours.
@@ -108,6 +112,8 @@ impl Verdict {
                 (ProofKind::Dkim, Scope::DomainOnly) => "dkim-domain-only",
                 (ProofKind::Dmarc, Scope::Address) => "dmarc",
                 (ProofKind::Dmarc, Scope::DomainOnly) => "dmarc-domain-only",
+                (ProofKind::DkimHeader, _) => "dkim-header-domain-only",
+                (ProofKind::SpfGuess, _) => "spf-guess-domain-only",
                 (ProofKind::OwnSubmission, _) => "own-submission",
             }),
             Verdict::Failed { by } => Some(match by {

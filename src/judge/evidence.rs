@@ -10,6 +10,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::mail::address::{Address, Domain, ReversePath};
+use crate::mail::author::AuthorSign;
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
@@ -93,6 +94,8 @@ pub struct Findings {
     pub evaluated: Evaluated,
     /// Set when the subject message came from our own submission, with the sign that shows it.
     pub own_submission: Option<String>,
+    /// What is odd about its From field: then neither DKIM nor DMARC proves its author.
+    pub author_sign: Option<AuthorSign>,
 }
 
 /// The methods a source evaluated.
@@ -116,6 +119,9 @@ pub enum Source {
     },
     /// The way it came in, as our own Received lines show it.
     OwnReceived,
+    /// What we verified ourselves, when the response came: the signatures of the embedded message,
+    /// SPF of the client that our border line names.
+    Reverified,
 }
 
 impl Source {
@@ -124,6 +130,7 @@ impl Source {
         match self {
             Source::AuthResults { .. } => "authentication-results",
             Source::OwnReceived => "own-received",
+            Source::Reverified => "reverified",
         }
     }
 }
@@ -150,6 +157,11 @@ pub struct SpfFinding {
     pub domain: Option<Domain>,
     /// The whole address, when the source names more than the domain.
     pub address: Option<Address>,
+    /// The term of the record that lets everybody in, where the pass rests on one: it proves
+    /// nobody (`+all`, more than a /8 of IPv4 or a /16 of IPv6, `exists`, `ptr`).
+    pub everybody: Option<String>,
+    /// Whether the domain publishes no SPF and a guess was made for it.
+    pub guessed: bool,
 }
 
 /// One DKIM result.
@@ -163,6 +175,12 @@ pub struct DkimFinding {
     pub signs_from: bool,
     /// Whether Sender is known to be covered.
     pub signs_sender: bool,
+    /// Whether the signature is right for the header alone: the body was not returned, or is
+    /// another. Less than a pass, and never one.
+    pub header_only: bool,
+    /// Why the signature can neither be believed nor disbelieved: expired, its key is gone. The
+    /// recipient must not fail for it.
+    pub inconclusive: Option<String>,
 }
 
 /// One DMARC result.

@@ -18,8 +18,9 @@ use crate::judge::evidence::{
 };
 use crate::judge::site::Site;
 use crate::mail::address::{Address, Domain, ReversePath};
+use crate::mail::author::AuthorSign;
 use crate::mail::authres::{AuthResults, MethodResult};
-use crate::mail::header::Fields;
+use crate::mail::header::{Field, Fields};
 
 /// Who the subject message says it is from.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,8 @@ pub struct Identities {
     pub from: Vec<Address>,
     /// The mailbox of its Sender field.
     pub sender: Option<Address>,
+    /// What is odd about its From field.
+    pub author_sign: Option<AuthorSign>,
 }
 
 /// What an Authentication-Results line may speak of.
@@ -93,14 +96,14 @@ fn from_lines(
         if !site.authserv_ids.contains(&results.authserv_id) {
             continue;
         }
-        if index > end {
+        if index > end && !is_directly_below(header, end, index, site) {
             below = true;
             continue;
         }
         let is_gateways = hidden.is_some() || relay.is_some_and(|relay| index < relay);
         let reach = if is_gateways { Reach::Signatures } else { Reach::All };
         let section = trace.at.iter().filter(|line| **line < index).count();
-        lines.push(Line { results, reach, section });
+        lines.push(Line { results, reach, section, is_below: index > end });
     }
     if lines.is_empty() {
         let detail = match below {
@@ -118,12 +121,31 @@ fn from_lines(
     (Some(merged(&lines, identities)), gaps)
 }
 
+/// Whether nothing but fields that filters write stands between the border line and this field.
+///
+/// Why this much and no more: a milter that inserts at place 1 puts its field directly below the
+/// line that Postfix has just written, and the next one directly below that again. The peer's own
+/// header begins with the first field that is none of these.
+fn is_directly_below(header: &Fields<'_>, end: usize, index: usize, site: &Site) -> bool {
+    let between = header.iter().take(index).skip(end + 1);
+    site.authserv_below && between.into_iter().all(|field| is_filters(field))
+}
+
+/// Fields that filters put beside their Authentication-Results.
+fn is_filters(field: &Field<'_>) -> bool {
+    const NAMES: &[&str] =
+        &["authentication-results", "received-spf", "dkim-filter", "dmarc-filter", "arc-filter"];
+    NAMES.iter().any(|name| field.is(name))
+}
+
 /// A line of ours above the border line.
 struct Line {
     results: AuthResults,
     reach: Reach,
     /// How many Received lines stand above it.
     section: usize,
+    /// Whether it stands below the border line, where the peer's own header follows.
+    is_below: bool,
 }
 
 /// What the lines say together: for each method, the lowest section that evaluated it.
@@ -139,6 +161,11 @@ fn merged(lines: &[Line], identities: Identities) -> Findings {
         let section = evaluated().map(|line| line.section).max();
         for line in evaluated().filter(|line| Some(line.section) == section) {
             line.results.of(method).for_each(|result| add(&mut findings, method, result));
+            // Why: of lines below the border the topmost is the filter's; one further down that
+            // speaks of the same method may be the peer's.
+            if line.is_below {
+                break;
+            }
         }
     }
     findings
@@ -183,7 +210,7 @@ fn hidden_client(border: &Border) -> Option<String> {
 }
 
 fn empty(source: Source, identities: Identities) -> Findings {
-    let Identities { mail_from, from, sender } = identities;
+    let Identities { mail_from, from, sender, author_sign } = identities;
     Findings {
         source,
         mail_from,
@@ -194,6 +221,7 @@ fn empty(source: Source, identities: Identities) -> Findings {
         dmarc: Vec::new(),
         evaluated: Evaluated::default(),
         own_submission: None,
+        author_sign,
     }
 }
 
@@ -214,6 +242,8 @@ fn spf(result: &MethodResult) -> Option<SpfFinding> {
         scope,
         domain: domain_of(identity),
         address: Address::parse(identity),
+        everybody: None,
+        guessed: false,
     })
 }
 
@@ -228,6 +258,8 @@ fn dkim(result: &MethodResult) -> Option<DkimFinding> {
         // RFC 6376 §5.4: From is always signed, or a verifier does not pass it.
         signs_from: parsed == AuthResult::Pass,
         signs_sender: false,
+        header_only: false,
+        inconclusive: None,
     })
 }
 

@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::judge::border::Trace;
+use crate::judge::border::{Border, Trace};
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::evidence::{Findings, Gap, GapCause};
 use crate::judge::findings::{Identities, findings};
@@ -22,8 +22,10 @@ use crate::judge::quote::whole;
 use crate::judge::reading::Reading;
 use crate::judge::site::Site;
 use crate::mail::address::{Address, ReversePath};
+use crate::mail::author::Author;
 use crate::mail::header::{AutoSubmitted, Field, Fields, Precedence, reverse_path};
 use crate::mail::limits::{FAILED_RECIPIENTS_MAX, TEXT_BYTES_MAX};
+use crate::mail::raw::split;
 use crate::mail::report::{Content, Form};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
@@ -152,6 +154,8 @@ pub struct Original {
     pub kind: SubjectKind,
     /// Where its bytes stand in the response, when the whole message or header is embedded.
     pub embedded: Option<Range<usize>>,
+    /// How far its header can be believed; `None` when the reporting system did not put it there.
+    pub border: Option<Border>,
     /// What the embedded header proves, above the border line.
     pub findings: Option<Findings>,
     /// What could not be known of it, and why.
@@ -188,10 +192,12 @@ impl Original {
                 mail_from: original.return_path.clone(),
                 from: original.from.clone(),
                 sender: original.sender.clone(),
+                author_sign: Author::of(&split(&source.bytes).0).sign,
             };
             let border = trace.border(site);
             let (found, gaps) = findings(&header, &trace, &border, site, identities);
             original.findings = found;
+            original.border = Some(border);
             original.gaps.extend(gaps);
         } else if class.guarded() == Guarded::Response {
             let detail = "the response holds no header of it that our hosts put there";

@@ -151,7 +151,7 @@ impl Policy {
     pub fn in_order(&self) -> String {
         let Policy { site, allow, deny, arc_sealers, .. } = self;
         let mut lines: Vec<String> = vec![format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {} {}",
             self.mode,
             self.profile,
             self.suppress,
@@ -162,6 +162,7 @@ impl Policy {
             site.networks,
             site.trusted_relays,
             site.authserv_stripped,
+            site.authserv_below,
         )];
         let mut sorted = |name: &str, mut words: Vec<String>| {
             words.sort_unstable();

@@ -24,6 +24,8 @@ pub struct Site {
     pub authserv_ids: HashSet<String>,
     /// Whether our border removes foreign `Authentication-Results` of these ids.
     pub authserv_stripped: bool,
+    /// Whether our filter writes its line directly below our `Received` line instead of above it.
+    pub authserv_below: bool,
 }
 
 impl Site {

@@ -113,6 +113,8 @@ fn proof(by: ProofKind) -> &'static str {
     match by {
         ProofKind::Spf => "SPF passed for",
         ProofKind::Dkim => "it bears a DKIM signature of",
+        ProofKind::DkimHeader => "its header alone bears a DKIM signature of",
+        ProofKind::SpfGuess => "SPF would pass, had it a record, for",
         ProofKind::Dmarc => "DMARC passed for",
         ProofKind::OwnSubmission => "it was submitted from inside, by",
     }

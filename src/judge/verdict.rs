@@ -90,6 +90,9 @@ impl Question<'_> {
                 &format!("{} says nothing of {missing}", findings.source.as_str()),
             ));
         }
+        if let Some(why) = self.inconclusive(findings) {
+            gaps.push(Gap::new(GapCause::NotEvaluated, &format!("a signature: {why}")));
+        }
         match self.is_unresolved(findings) || gaps.iter().any(|gap| gap.cause == GapCause::Dns) {
             true => Some(Verdict::Unresolved),
             false => Some(Verdict::Unauthenticated),
@@ -103,6 +106,7 @@ impl Question<'_> {
         }
         let proofs = self.spf_proofs(findings).chain(self.dkim_proofs(findings));
         let proofs = proofs.chain(self.dmarc_proofs(findings));
+        let proofs = proofs.chain(self.header_proofs(findings));
         // Why: of equal ones the first counts, and `max_by_key` would give the last.
         let mut best: Option<(ProofKind, &Domain, Scope)> = None;
         for proof in proofs {
@@ -158,6 +162,28 @@ impl Question<'_> {
                 Aligned::No | Aligned::NotKnown => return None,
             };
             Some((ProofKind::Dkim, domain, scope))
+        })
+    }
+
+    /// A signature that is right for the header alone proves that its domain once signed these
+    /// fields. Anybody can put another body behind them, so it never proves more than the domain.
+    fn header_proofs<'f>(
+        &'f self,
+        findings: &'f Findings,
+    ) -> impl Iterator<Item = (ProofKind, &'f Domain, Scope)> {
+        let sound = is_from_sound(findings);
+        let signed = findings.dkim.iter().filter(move |dkim| {
+            sound && dkim.header_only && dkim.signs_from && dkim.result != AuthResult::Pass
+        });
+        signed.filter_map(move |dkim| {
+            let domain = dkim.domain.as_ref()?;
+            let aligned = self.aligned(domain, self.dkim_mode());
+            let is_near = matches!(aligned, Aligned::Same | Aligned::InLine);
+            (is_near && self.is_author(findings)).then_some((
+                ProofKind::DkimHeader,
+                domain,
+                Scope::DomainOnly,
+            ))
         })
     }
 
@@ -217,10 +243,23 @@ impl Question<'_> {
         if said_failed && published.is_none_or(|record| counts(record.policy)) {
             return Some(FailureKind::Dmarc);
         }
-        // Why: a method that was not evaluated, or that another try may decide, could have passed.
-        let all_asked = findings.evaluated.spf && findings.evaluated.dkim;
+        // Why: a method that was not evaluated, a signature that can no longer be checked, or what
+        // another try may decide, could have passed.
+        let inconclusive = self.inconclusive(findings).is_some();
+        let all_asked = findings.evaluated.spf && findings.evaluated.dkim && !inconclusive;
         let published = published.is_some_and(|record| counts(record.policy));
         (published && all_asked && !self.is_unresolved(findings)).then_some(FailureKind::Dmarc)
+    }
+
+    /// Why a signature that may speak for the recipient says nothing either way.
+    fn inconclusive<'f>(&self, findings: &'f Findings) -> Option<&'f str> {
+        let signatures = findings.dkim.iter().filter(|dkim| dkim.result != AuthResult::TempError);
+        signatures.filter_map(|dkim| Some((dkim.inconclusive.as_deref()?, dkim))).find_map(
+            |(why, dkim)| {
+                let domain = dkim.domain.as_ref()?;
+                (self.aligned(domain, self.dkim_mode()) != Aligned::No).then_some(why)
+            },
+        )
     }
 
     /// Whether another try could prove the recipient: a temporary error of a domain that may
@@ -291,6 +330,9 @@ impl Question<'_> {
 /// Whether the From field has authors of one domain and no other: a field without one, or with
 /// several domains, cannot be authenticated (RFC 9989 §4.4), and shows each reader another author.
 fn is_from_sound(findings: &Findings) -> bool {
+    if findings.author_sign.is_some() {
+        return false;
+    }
     let mut domains = findings.from.iter().map(Address::domain);
     let first = domains.next().flatten();
     first.is_some() && domains.all(|domain| domain == first)
@@ -329,6 +371,7 @@ mod tests {
             dmarc: Vec::new(),
             evaluated: Evaluated::default(),
             own_submission: None,
+            author_sign: None,
         };
         for word in results.split("; ").filter(|word| !word.is_empty()) {
             let (method, rest) = word.split_once('=').unwrap();
@@ -341,7 +384,14 @@ mod tests {
                     findings.evaluated.spf |= method == "spf";
                     let scope = if method == "spf" { SpfScope::MailFrom } else { SpfScope::Helo };
                     let address = identity.contains('@').then(|| address(identity));
-                    findings.spf.push(SpfFinding { result, scope, domain: named, address });
+                    findings.spf.push(SpfFinding {
+                        result,
+                        scope,
+                        domain: named,
+                        address,
+                        everybody: None,
+                        guessed: false,
+                    });
                 }
                 "dkim" => {
                     findings.evaluated.dkim = true;
@@ -350,6 +400,8 @@ mod tests {
                         domain: named,
                         signs_from: true,
                         signs_sender: false,
+                        header_only: false,
+                        inconclusive: None,
                     });
                 }
                 "dmarc" => {

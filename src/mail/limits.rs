@@ -107,7 +107,7 @@ pub const SPF_WIDE_V6: u8 = 16;
 pub const DKIM_SIGNATURES_MAX: usize = 10;
 
 /// Fields of a message that DKIM looks at. A signature that needs one behind fails.
-pub const DKIM_FIELDS_MAX: usize = 2000;
+pub const RAW_FIELDS_MAX: usize = 2000;
 
 /// Bytes of a header that DKIM looks at; a longer one counts as unsigned. Each signature is
 /// verified over a copy of the fields it signs.
@@ -381,3 +381,6 @@ pub const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// How often old held messages are looked for.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+
+/// Bytes of an embedded message that are hashed on the task's own thread: less than a millisecond.
+pub const VERIFIED_INLINE_BYTES_MAX: usize = 64 * 1024;

@@ -3,11 +3,13 @@
 //! Floor 0: pure, and it imports nothing of ours. Every room above speaks in these words.
 
 pub mod address;
+pub mod author;
 pub mod authres;
 pub mod envelope;
 pub mod header;
 pub mod limits;
 pub mod message;
+pub mod raw;
 pub mod received;
 pub mod reply;
 pub mod report;

@@ -19,7 +19,8 @@ fn domain(text: &str) -> Domain {
 }
 
 fn authenticator(server: &TestDns, timeout: Duration) -> Authenticator {
-    Authenticator::new(&Settings { servers: vec![server.address()], timeout }).unwrap()
+    Authenticator::new(&Settings { servers: vec![server.address()], timeout, best_guess: false })
+        .unwrap()
 }
 
 /// `org=example.com record=com quarantine r/s` or `gap: …`.
@@ -409,7 +410,8 @@ async fn another_server_answers_when_one_does_not() {
     silent.fault("corp.example", None, Fault::Silence, Times::Always);
     let server = TestDns::start("corp.example MX 0 .");
     let servers = vec![silent.address(), server.address()];
-    let authenticator = Authenticator::new(&Settings { servers, timeout: PATIENT }).unwrap();
+    let authenticator =
+        Authenticator::new(&Settings { servers, timeout: PATIENT, best_guess: false }).unwrap();
     let facts = authenticator.facts(&domain("corp.example")).await;
     assert_eq!(facts.receives, Ok(Receives::NullMx));
 }

@@ -39,7 +39,7 @@ impl Bench {
     fn new(zone: &str) -> Bench {
         let server = TestDns::start(zone);
         let timeout = Duration::from_secs(20);
-        let settings = Settings { servers: vec![server.address()], timeout };
+        let settings = Settings { servers: vec![server.address()], timeout, best_guess: false };
         Bench { server, authenticator: Authenticator::new(&settings).unwrap() }
     }
 

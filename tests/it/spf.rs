@@ -255,7 +255,11 @@ async fn the_identity_is_mail_from_or_helo() {
         helo.example TXT \"v=spf1 exists:%{l}.%{o}.seen.example -all\"
         postmaster.helo.example.seen.example A 127.0.0.2",
     );
-    let settings = Settings { servers: vec![server.address()], timeout: Duration::from_secs(20) };
+    let settings = Settings {
+        servers: vec![server.address()],
+        timeout: Duration::from_secs(20),
+        best_guess: false,
+    };
     let authenticator = Authenticator::new(&settings).unwrap();
     let client = "192.0.2.1".parse().unwrap();
     let address = |text| ReversePath::Address(Address::parse(text).unwrap());

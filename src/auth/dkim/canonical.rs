@@ -9,6 +9,8 @@
 
 use mail_auth::common::headers::{Writable, Writer};
 
+use crate::mail::raw::RawField;
+
 /// How strictly white space counts (RFC 6376 §3.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
@@ -19,49 +21,32 @@ pub enum Form {
     Relaxed,
 }
 
-/// One raw field: the name up to the colon, and what follows with its line end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Field<'a> {
-    /// As written, white space before the colon included.
-    pub name: &'a [u8],
-    /// As written, line end included.
-    pub value: &'a [u8],
-}
-
-impl Field<'_> {
-    /// Whether this is its name, in any letter case. White space before the colon is obsolete
-    /// but allowed (RFC 5322 §4.5); white space inside a name makes it another name.
-    pub fn is(&self, name: &str) -> bool {
-        self.name.trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
-    }
-
-    /// Appends the canonical field with its CRLF.
-    pub fn write(&self, form: Form, out: &mut Vec<u8>) {
-        match form {
-            Form::Simple => {
-                out.extend_from_slice(self.name);
-                out.push(b':');
-                for line in lines(self.value) {
-                    out.extend_from_slice(line);
-                    out.extend_from_slice(b"\r\n");
-                }
-                if self.value.is_empty() {
-                    out.extend_from_slice(b"\r\n");
-                }
-            }
-            Form::Relaxed => {
-                out.extend(self.name.trim_ascii_end().iter().map(u8::to_ascii_lowercase));
-                out.push(b':');
-                let is_gap = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-                let words = self.value.split(is_gap).filter(|word| !word.is_empty());
-                for (index, word) in words.enumerate() {
-                    if index > 0 {
-                        out.push(b' ');
-                    }
-                    out.extend_from_slice(word);
-                }
+/// Appends the canonical field with its CRLF.
+pub fn write(field: &RawField<'_>, form: Form, out: &mut Vec<u8>) {
+    match form {
+        Form::Simple => {
+            out.extend_from_slice(field.name);
+            out.push(b':');
+            for line in lines(field.value) {
+                out.extend_from_slice(line);
                 out.extend_from_slice(b"\r\n");
             }
+            if field.value.is_empty() {
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        Form::Relaxed => {
+            out.extend(field.name.trim_ascii_end().iter().map(u8::to_ascii_lowercase));
+            out.push(b':');
+            let is_gap = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+            let words = field.value.split(is_gap).filter(|word| !word.is_empty());
+            for (index, word) in words.enumerate() {
+                if index > 0 {
+                    out.push(b' ');
+                }
+                out.extend_from_slice(word);
+            }
+            out.extend_from_slice(b"\r\n");
         }
     }
 }
@@ -181,7 +166,7 @@ mod tests {
 
     fn field(form: Form, name: &str, value: &str) -> String {
         let mut out = Vec::new();
-        Field { name: name.as_bytes(), value: value.as_bytes() }.write(form, &mut out);
+        write(&RawField { name: name.as_bytes(), value: value.as_bytes() }, form, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -9,22 +9,20 @@
 //! more than pass or fail: which fields stand under the signature, whether the header alone is
 //! proven (a DSN that returns only headers), and whether a failure speaks against the message.
 
-pub mod author;
 pub mod canonical;
 pub mod tags;
 
 use mail_auth::common::crypto::HashAlgorithm;
 use tokio::time::Instant;
 
-use crate::auth::dkim::author::Author;
-use crate::auth::dkim::canonical::{Body, Field, Form, without_signature};
+use crate::auth::dkim::canonical::{Body, Form, without_signature, write};
 use crate::auth::dkim::tags::{Key, Refusal, Signature, Tags};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record};
 use crate::judge::evidence::{AuthResult, DkimFinding};
 use crate::mail::address::Domain;
-use crate::mail::limits::{
-    DKIM_FIELDS_MAX, DKIM_HEADER_BYTES_MAX, DKIM_KEYS_MAX, DKIM_SIGNATURES_MAX,
-};
+use crate::mail::author::Author;
+use crate::mail::limits::{DKIM_HEADER_BYTES_MAX, DKIM_KEYS_MAX, DKIM_SIGNATURES_MAX};
+use crate::mail::raw::{RawField, split};
 use crate::mail::time::Timestamp;
 
 /// How much of the message is there.
@@ -78,6 +76,8 @@ impl DkimOutcome {
             domain: self.domain.clone(),
             signs_from: self.signs_from,
             signs_sender: self.signs_sender,
+            header_only: self.proof == Proof::Header,
+            inconclusive: self.is_inconclusive.then(|| self.reason.clone()),
         }
     }
 }
@@ -228,9 +228,9 @@ fn key(answer: &Answer) -> Result<Key, Refusal> {
 }
 
 fn candidate(
-    fields: &[Field<'_>],
+    fields: &[RawField<'_>],
     index: usize,
-    field: &Field<'_>,
+    field: &RawField<'_>,
     hashes: &mut BodyHashes<'_>,
     now: Timestamp,
 ) -> Candidate {
@@ -275,7 +275,7 @@ fn candidate(
 
 /// Whether there is such a field and each of them stands under the signature. A signature covers
 /// the lowest ones, as many as h= names it: one more on top is not the signer's.
-fn signs_all(fields: &[Field<'_>], signature: &Signature, name: &str) -> bool {
+fn signs_all(fields: &[RawField<'_>], signature: &Signature, name: &str) -> bool {
     let there = fields.iter().filter(|field| field.is(name)).count();
     let signed = signature.signed.iter().filter(|signed| *signed == name).count();
     (1..=signed).contains(&there)
@@ -284,9 +284,9 @@ fn signs_all(fields: &[Field<'_>], signature: &Signature, name: &str) -> bool {
 /// What the signature is of (RFC 6376 §3.7): the fields of h=, each time the next one from the
 /// bottom, one that is not there as nothing; then the signature itself without b=.
 fn canonical_header(
-    fields: &[Field<'_>],
+    fields: &[RawField<'_>],
     index: usize,
-    own: &Field<'_>,
+    own: &RawField<'_>,
     signature: &Signature,
 ) -> Vec<u8> {
     let mut out = Vec::new();
@@ -297,11 +297,11 @@ fn canonical_header(
             unsigned.filter(|(at, (field, taken))| *at != index && !**taken && field.is(name));
         if let Some((_, (field, taken))) = wanted.next() {
             *taken = true;
-            field.write(signature.header_form, &mut out);
+            write(field, signature.header_form, &mut out);
         }
     }
     let value = without_signature(own.value);
-    Field { name: own.name, value: &value }.write(signature.header_form, &mut out);
+    write(&RawField { name: own.name, value: &value }, signature.header_form, &mut out);
     // RFC 6376 §3.7: "without a trailing CRLF".
     out.truncate(out.len().saturating_sub(2));
     out
@@ -336,40 +336,6 @@ impl<'a> BodyHashes<'a> {
             Some(signed) if signed < *length => Ok(BodyState::Partly),
             _ if *hash == signature.body_hash => Ok(BodyState::Covered),
             _ => Ok(BodyState::Other),
-        }
-    }
-}
-
-/// The fields of a message, at most `limits::DKIM_FIELDS_MAX`, and its body.
-fn split(message: &[u8]) -> (Vec<Field<'_>>, &[u8]) {
-    let mut fields = Vec::new();
-    let mut rest = message;
-    while !rest.is_empty() {
-        if let Some(body) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
-            return (fields, body);
-        }
-        let (field, behind) = rest.split_at_checked(field_length(rest)).unwrap_or((rest, b""));
-        rest = behind;
-        let colon = field.iter().position(|&byte| byte == b':');
-        let parts = colon.and_then(|colon| field.split_at_checked(colon));
-        if let Some((name, value)) = parts
-            && fields.len() < DKIM_FIELDS_MAX
-        {
-            fields.push(Field { name, value: value.get(1..).unwrap_or_default() });
-        }
-    }
-    (fields, b"")
-}
-
-/// The bytes up to the line end that no white space follows.
-fn field_length(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let Some(line) = memchr::memchr(b'\n', rest) else { return bytes.len() };
-        at += line + 1;
-        if !matches!(bytes.get(at), Some(b' ' | b'\t')) {
-            return at;
         }
     }
 }

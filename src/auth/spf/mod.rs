@@ -50,7 +50,13 @@ pub struct SpfOutcome {
     pub matched: Option<Matched>,
     /// Why there is no result, for `temperror` and `permerror`.
     pub reason: Option<String>,
+    /// Whether the domain publishes nothing, and `GUESS` was taken for its record.
+    pub is_guessed: bool,
 }
+
+/// The record that is taken for a domain without one, where a setting asks for it: hosts near its
+/// own address and its MX. A habit of old filters, no standard.
+pub const GUESS: &str = "v=spf1 a/24 mx/24 ?all";
 
 /// The term that decided, and how many others it lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,28 +98,50 @@ pub async fn check(
     identity: &Identity<'_>,
     deadline: Instant,
 ) -> SpfOutcome {
-    let local = if identity.local.is_empty() { "postmaster" } else { identity.local };
-    let mut check = Check {
-        dns,
-        deadline,
-        // Why: `::ffff:192.0.2.1` is an IPv4 client of a dual-stack listener (RFC 7208 §5).
-        client: client.to_canonical(),
-        helo,
-        local,
-        sender_domain: identity.domain,
-        terms: 0,
-        voids: 0,
-        reach: 0,
-        path: Vec::new(),
-    };
+    let mut check = Check::new(dns, client, helo, identity, deadline);
     let checked = check.host(identity.domain, Branch::Passes).await;
+    outcome(identity, checked, Origin::Published)
+}
+
+/// What `GUESS` would say of a domain that publishes nothing: `pass`, or else `none`.
+pub async fn guess(
+    dns: &Dns,
+    client: IpAddr,
+    helo: &str,
+    identity: &Identity<'_>,
+    deadline: Instant,
+) -> SpfOutcome {
+    let mut check = Check::new(dns, client, helo, identity, deadline);
+    let checked = match SpfRecord::parse(GUESS.as_bytes()) {
+        Ok(record) => check.evaluate(&record, identity.domain, Branch::Passes).await,
+        Err(_) => Ok(Verdict { result: AuthResult::None, matched: None }),
+    };
+    let passed = matches!(&checked, Ok(verdict) if verdict.result == AuthResult::Pass);
+    match passed {
+        true => outcome(identity, checked, Origin::Guessed),
+        false => {
+            let nothing = Ok(Verdict { result: AuthResult::None, matched: None });
+            outcome(identity, nothing, Origin::Published)
+        }
+    }
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Published,
+    Guessed,
+}
+
+fn outcome(identity: &Identity<'_>, checked: Result<Verdict, Stop>, origin: Origin) -> SpfOutcome {
     let (result, matched, reason) = match checked {
         Ok(Verdict { result, matched }) => (result, matched, None),
         Err(Stop::Temporary(reason)) => (AuthResult::TempError, None, Some(reason)),
         Err(Stop::Permanent(reason)) => (AuthResult::PermError, None, Some(reason)),
     };
     let domain = identity.domain.to_owned();
-    SpfOutcome { result, scope: identity.scope, domain, matched, reason }
+    let is_guessed = origin == Origin::Guessed;
+    SpfOutcome { result, scope: identity.scope, domain, matched, reason, is_guessed }
 }
 
 /// The state of one evaluation.
@@ -153,14 +181,46 @@ enum Branch {
     DoesNot,
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    fn new(
+        dns: &'a Dns,
+        client: IpAddr,
+        helo: &'a str,
+        identity: &Identity<'a>,
+        deadline: Instant,
+    ) -> Check<'a> {
+        let local = if identity.local.is_empty() { "postmaster" } else { identity.local };
+        Check {
+            dns,
+            deadline,
+            // Why: `::ffff:192.0.2.1` is an IPv4 client of a dual-stack listener (RFC 7208 §5).
+            client: client.to_canonical(),
+            helo,
+            local,
+            sender_domain: identity.domain,
+            terms: 0,
+            voids: 0,
+            reach: 0,
+            path: Vec::new(),
+        }
+    }
+
     /// The record of `domain` and what it says; `none` when there is no record.
     async fn host(&mut self, domain: &str, branch: Branch) -> Result<Verdict, Stop> {
         let Some(record) = self.record(domain).await? else {
             return Ok(Verdict { result: AuthResult::None, matched: None });
         };
+        self.evaluate(&record, domain, branch).await
+    }
+
+    async fn evaluate(
+        &mut self,
+        record: &SpfRecord,
+        domain: &str,
+        branch: Branch,
+    ) -> Result<Verdict, Stop> {
         if branch == Branch::Passes {
-            self.add_reach(&record);
+            self.add_reach(record);
         }
         for directive in &record.directives {
             if let Some(matched) = self.directive(directive, domain, branch).await? {

@@ -8,9 +8,9 @@
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address as ParsedAddress, HeaderValue};
 
-use crate::auth::dkim::canonical::Field;
 use crate::mail::address::Address;
 use crate::mail::limits::AUTHORS_MAX;
+use crate::mail::raw::RawField;
 
 /// What From says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +57,8 @@ impl AuthorSign {
 
 impl Author {
     /// Reads all From fields.
-    pub fn of(fields: &[Field<'_>]) -> Author {
-        let from: Vec<&Field<'_>> = fields.iter().filter(|field| field.is("From")).collect();
+    pub fn of(fields: &[RawField<'_>]) -> Author {
+        let from: Vec<&RawField<'_>> = fields.iter().filter(|field| field.is("From")).collect();
         let is_disguised = fields.iter().any(|field| !field.is("From") && looks_like_from(field));
         let mut mailboxes = Vec::new();
         let mut signs = Vec::new();
@@ -79,7 +79,7 @@ impl Author {
 }
 
 /// Reads one field; gives what is odd about it.
-fn read(field: &Field<'_>, mailboxes: &mut Vec<Address>) -> Option<AuthorSign> {
+fn read(field: &RawField<'_>, mailboxes: &mut Vec<Address>) -> Option<AuthorSign> {
     let unfolded: Vec<u8> =
         field.value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     let line = [unfolded.trim_ascii(), b"\n"].concat();
@@ -103,7 +103,7 @@ fn read(field: &Field<'_>, mailboxes: &mut Vec<Address>) -> Option<AuthorSign> {
 }
 
 /// Whether a name is `from` but for white space, control characters or bytes no name has.
-fn looks_like_from(field: &Field<'_>) -> bool {
+fn looks_like_from(field: &RawField<'_>) -> bool {
     let visible: Vec<u8> = field
         .name
         .iter()
@@ -119,9 +119,9 @@ mod tests {
     use super::*;
 
     fn author(fields: &[(&str, &str)]) -> (Vec<String>, Option<&'static str>) {
-        let fields: Vec<Field<'_>> = fields
+        let fields: Vec<RawField<'_>> = fields
             .iter()
-            .map(|(name, value)| Field { name: name.as_bytes(), value: value.as_bytes() })
+            .map(|(name, value)| RawField { name: name.as_bytes(), value: value.as_bytes() })
             .collect();
         let author = Author::of(&fields);
         let mailboxes = author.mailboxes.iter().map(ToString::to_string).collect();
