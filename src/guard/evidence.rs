@@ -22,6 +22,7 @@ use crate::judge::evidence::{
 };
 use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
+use crate::judge::rewritten::foreign_original;
 use crate::judge::trace::{Lap, TraceKey};
 use crate::mail::address::{Domain, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
@@ -189,10 +190,12 @@ fn about_message(case: &Case) -> Option<String> {
 /// The domains whose facts can matter: the recipients', and those in the findings that may speak
 /// for one of them.
 fn questions(envelope: &Envelope, findings: &[Findings], policy: &Policy) -> BTreeSet<Domain> {
-    let own: BTreeSet<&Domain> = envelope
-        .recipients
-        .iter()
-        .filter_map(|recipient| recipient.path.domain())
+    let recipients = envelope.recipients.iter().filter_map(|recipient| recipient.path.address());
+    let own: BTreeSet<Domain> = recipients
+        .filter_map(|address| match foreign_original(address, &policy.site) {
+            Some(original) => original.domain().cloned(),
+            None => address.domain().cloned(),
+        })
         .filter(|domain| !policy.site.is_local_domain(domain))
         .take(DOMAINS_ASKED_MAX)
         .collect();
@@ -203,5 +206,5 @@ fn questions(envelope: &Envelope, findings: &[Findings], policy: &Policy) -> BTr
         spf.chain(dkim).chain(dmarc)
     });
     let related = said.filter(|said| own.iter().any(|own| shares_registrable(own, said)));
-    own.iter().copied().chain(related).take(DOMAINS_ASKED_MAX).cloned().collect()
+    own.iter().chain(related).take(DOMAINS_ASKED_MAX).cloned().collect()
 }

@@ -20,6 +20,7 @@ use crate::judge::evidence::{
 };
 use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
+use crate::judge::rewritten::foreign_original;
 use crate::judge::verdict::verdict;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::envelope::Envelope;
@@ -104,9 +105,12 @@ async fn prepare_aside(bytes: bytes::Bytes, extent: Extent, now: Timestamp) -> O
 
 fn need(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Need {
     let recipients = envelope.recipients.iter().filter_map(|recipient| recipient.path.address());
-    let judged = recipients.filter(|address| !policy.site.is_local(address));
+    let judged = recipients.filter_map(|address| match foreign_original(address, &policy.site) {
+        Some(original) => Some(original),
+        None => (!policy.site.is_local(address)).then(|| address.clone()),
+    });
     judged.fold(Need::Nothing, |need, address| {
-        match (need, verdict(address, evidence, policy).verdict) {
+        match (need, verdict(&address, evidence, policy).verdict) {
             (Need::Everything, _) => Need::Everything,
             (need, Verdict::Failed { .. }) => need,
             (_, Verdict::Authenticated { by: ProofKind::Spf, .. }) => Need::Breadth,

@@ -10,6 +10,7 @@ use crate::judge::evidence::{Evidence, GapCause, SentBefore};
 use crate::judge::loops::loop_finding;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, RuleAction, Suppress};
+use crate::judge::rewritten::foreign_original;
 use crate::judge::ruling::{Asked, Ruling, allow_entry, observed, ruling, table_row};
 use crate::judge::tell;
 use crate::judge::verdict::verdict;
@@ -46,7 +47,10 @@ fn decision(
     (index, recipient): (usize, &ForwardPath),
 ) -> Decision {
     let judged = is_judged(case).then(|| recipient.address()).flatten();
-    let judged = judged.map(|address| verdict(address, evidence, policy).verdict);
+    let judged = judged.map(|address| match foreign_original(address, &policy.site) {
+        Some(original) => verdict(&original, evidence, policy).verdict,
+        None => verdict(address, evidence, policy).verdict,
+    });
     let known = evidence.recipients.get(index);
     let (laps, since) = known.map_or((0, None), |known| (known.laps, known.first_lap));
     let looping = loop_finding(case, recipient, laps, since, &policy.loops, now);
@@ -479,6 +483,31 @@ mod tests {
             let stopped = matches!(class, Class::AutoReply | Class::Challenge);
             let expected = if stopped { Reason::SubjectList } else { Reason::Authenticated };
             assert_eq!(scene.decided().reason, expected, "{class:?}");
+        }
+    }
+
+    /// Mail to an SRS address of ours leaves again, to whom it stands for.
+    #[test]
+    fn an_address_of_ours_that_stands_for_another_is_judged_for_that_other() {
+        for (verdict, counts) in [
+            ("authenticated", false),
+            ("domain-only", true),
+            ("failed", true),
+            ("unauthenticated", true),
+            ("unknown", true),
+        ] {
+            let mut scene = scene(Class::Dsn(DsnAction::Failed), verdict);
+            let uni = Domain::parse("uni.example").unwrap();
+            scene.policy.site = Site { domains: [uni].into(), ..Site::default() };
+            scene.to = "SRS0=ab=cd=bank.example=joe@uni.example";
+            let decision = scene.decided();
+            assert_eq!(decision.action, Action::Deliver, "{verdict}");
+            assert_eq!((decision.counts, decision.rule.as_str()), (counts, "own-rewritten"));
+            scene.sent = SentBefore { pair: 1, recipient: 1 };
+            let expected = if counts { Action::Quarantine } else { Action::Deliver };
+            assert_eq!(scene.decided().action, expected, "{verdict}");
+            scene.to = "joe@uni.example";
+            assert_eq!(scene.decided().reason, Reason::LocalDomain);
         }
     }
 

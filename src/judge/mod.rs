@@ -20,6 +20,7 @@ pub mod original;
 pub mod policy;
 pub mod quote;
 pub mod reading;
+pub mod rewritten;
 pub mod ruling;
 pub mod signs;
 pub mod site;

@@ -12,6 +12,7 @@ use crate::judge::evidence::{Evidence, Receives};
 use crate::judge::lists::Entry;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, Rule, RuleAction};
+use crate::judge::rewritten::foreign_original;
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::time::Timestamp;
@@ -57,6 +58,7 @@ const ORDER: &[Station] = &[
     cannot_receive,
     null_subject,
     configured,
+    own_rewritten,
     local,
     relayed,
     denied,
@@ -155,6 +157,17 @@ fn matches(rule: &Rule, asked: &Asked<'_>) -> bool {
                 rule.client.iter().any(|network| network.contains(&ip.to_canonical()))
             }))
         && rule.origin.is_none_or(|origin| asked.case.origin == Some(origin))
+}
+
+/// An address of ours that stands for somebody else's: that somebody is judged, and the answer is
+/// limited at the least. Never more: it is our own forwarder that vouches for the form.
+fn own_rewritten(asked: &Asked<'_>) -> Option<Ruling> {
+    let address = asked.address()?;
+    foreign_original(address, &asked.policy.site)?;
+    let verdict = asked.verdict?;
+    let proven = matches!(verdict, Verdict::Authenticated { scope: Scope::Address, .. });
+    let action = if proven { RuleAction::Deliver } else { RuleAction::Limit };
+    Some(rule("own-rewritten", action, reason_of(verdict)))
 }
 
 /// Our own mailboxes are not judged, nor are our own postmaster and abuse desks.

@@ -125,16 +125,18 @@ impl Question<'_> {
         let passed = findings
             .spf
             .iter()
-            .filter(|spf| spf.result == AuthResult::Pass && spf.scope == SpfScope::MailFrom);
+            .filter(|spf| spf.result == AuthResult::Pass && spf.scope == SpfScope::MailFrom)
+            .filter(|spf| spf.everybody.is_none());
         passed.filter_map(|spf| {
             let domain = spf.domain.as_ref()?;
             let is_address = domain == self.domain && self.is_mail_from(spf, findings);
+            let kind = if spf.guessed { ProofKind::SpfGuess } else { ProofKind::Spf };
             let scope = match self.aligned(domain, self.spf_mode()) {
-                Aligned::Same if is_address => Scope::Address,
+                Aligned::Same if is_address && !spf.guessed => Scope::Address,
                 Aligned::Same | Aligned::InLine | Aligned::Sibling => Scope::DomainOnly,
                 Aligned::No | Aligned::NotKnown => return None,
             };
-            Some((ProofKind::Spf, domain, scope))
+            Some((kind, domain, scope))
         })
     }
 

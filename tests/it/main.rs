@@ -19,6 +19,7 @@ mod disk;
 mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
+mod evidence;
 mod house;
 mod licences;
 mod quarantine;

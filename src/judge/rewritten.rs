@@ -1,0 +1,79 @@
+//! Our own rewritten addresses: whose they were before.
+//!
+//! Takes: a recipient in a domain of ours. Gives: the address that our forwarder (SRS) or our
+//! return-path tagger (BATV) made it from. Nobody else's forms are decoded: what another host means
+//! by a local part is its own affair (RFC 5321 §2.3.11).
+//! Why it matters: mail to an SRS address of ours leaves again, to somebody who may be forged.
+
+use crate::judge::site::Site;
+use crate::mail::address::Address;
+
+/// The address of another domain that this one of ours stands for; `None` for every other.
+///
+/// One step at a time: `SRS1` gives the `SRS0` address at the first forwarder.
+pub fn foreign_original(recipient: &Address, site: &Site) -> Option<Address> {
+    if !site.is_local(recipient) {
+        return None;
+    }
+    let original = srs(untagged(recipient.local()))?;
+    (!site.is_local(&original)).then_some(original)
+}
+
+/// `prvs=TAG=local` → `local` (draft-levine-smtp-batv); anything else as it is.
+fn untagged(local: &str) -> &str {
+    match local.get(..5) {
+        Some(tag) if tag.eq_ignore_ascii_case("prvs=") => {
+            local.get(5..).and_then(|rest| rest.split_once('=')).map_or(local, |(_, rest)| rest)
+        }
+        _ => local,
+    }
+}
+
+/// `SRS0=HASH=TIME=domain=local`, `SRS1=HASH=forwarder==HASH=TIME=domain=local`.
+fn srs(local: &str) -> Option<Address> {
+    let (tag, rest) = local.split_at_checked(4)?;
+    let rest = rest.strip_prefix(['=', '+', '-'])?;
+    if tag.eq_ignore_ascii_case("SRS0") {
+        let mut parts = rest.splitn(4, '=');
+        let (_hash, _time) = (parts.next()?, parts.next()?);
+        let (domain, user) = (parts.next()?, parts.next()?);
+        return Address::parse(&format!("{user}@{domain}"));
+    }
+    if tag.eq_ignore_ascii_case("SRS1") {
+        let mut parts = rest.splitn(3, '=');
+        let (_hash, forwarder, inner) = (parts.next()?, parts.next()?, parts.next()?);
+        return Address::parse(&format!("SRS0{inner}@{forwarder}"));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::address::Domain;
+
+    #[test]
+    fn only_our_own_forms_are_decoded_and_only_to_others() {
+        let ours = Domain::parse("uni.example").unwrap();
+        let site = Site { domains: [ours].into(), ..Site::default() };
+        for (recipient, original) in [
+            ("SRS0=abcd=XY=bank.example=joe@uni.example", Some("joe@bank.example")),
+            ("srs0+abcd=XY=bank.example=joe=x@uni.example", Some("joe=x@bank.example")),
+            ("prvs=0123abcdef=SRS0=a=b=bank.example=joe@uni.example", Some("joe@bank.example")),
+            (
+                "SRS1=ab=fwd.example==cd=XY=bank.example=joe@uni.example",
+                Some("SRS0=cd=XY=bank.example=joe@fwd.example"),
+            ),
+            ("SRS0=abcd=XY=bank.example=joe@other.example", None),
+            ("SRS0=abcd=XY=uni.example=joe@uni.example", None),
+            ("prvs=0123abcdef=joe@uni.example", None),
+            ("SRS0=abcd=XY@uni.example", None),
+            ("SRS0=abcd=XY=not a domain=joe@uni.example", None),
+            ("joe@uni.example", None),
+        ] {
+            let Some(address) = Address::parse(recipient) else { continue };
+            let found = foreign_original(&address, &site);
+            assert_eq!(found.as_ref().map(Address::as_str), original, "{recipient}");
+        }
+    }
+}
