@@ -174,7 +174,7 @@ fn spf_finding(original: &Original, ip: IpAddr, outcome: &SpfOutcome) -> SpfFind
         result: outcome.result,
         scope: outcome.scope,
         domain: Domain::parse(&outcome.domain),
-        address: address.filter(|_| outcome.scope == SpfScope::MailFrom).map(Address::clone),
+        address: address.filter(|_| outcome.scope == SpfScope::MailFrom).cloned(),
         everybody: term.filter(|_| everybody),
         guessed: outcome.is_guessed,
     }
