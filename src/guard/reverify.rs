@@ -22,7 +22,7 @@ use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
 use crate::judge::verdict::verdict;
-use crate::mail::address::{Address, Domain, ReversePath};
+use crate::mail::address::{Domain, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Completeness;
 use crate::mail::limits::VERIFIED_INLINE_BYTES_MAX;
