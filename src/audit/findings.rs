@@ -44,7 +44,8 @@ pub struct RecordedFindings {
     /// Who says it.
     #[cfg_attr(test, schemars(schema_with = "crate::audit::words::schema::source"))]
     pub source: String,
-    /// The authserv-id of an Authentication-Results line; null for other sources.
+    /// The authserv-id of an Authentication-Results line, the sealer of an ARC chain; null for
+    /// other sources.
     pub authserv_id: Option<String>,
     /// The subject message's reverse-path as this source believes it, `""` for the null one.
     pub mail_from: Option<String>,
@@ -137,7 +138,8 @@ impl RecordedFindings {
         let Evaluated { spf: spf_too, dkim: dkim_too, dmarc: dmarc_too } = *evaluated;
         let authserv_id = match source {
             Source::AuthResults { authserv_id } => Some(harmless(authserv_id)),
-            Source::OwnReceived | Source::Reverified => None,
+            Source::Arc { sealer } => Some(harmless(sealer)),
+            Source::OwnReceived | Source::Reverified | Source::Tap => None,
         };
         RecordedFindings {
             source: source.as_str().to_owned(),
@@ -158,8 +160,10 @@ impl RecordedFindings {
     pub fn findings(&self) -> Option<Findings> {
         let RecordedEvaluated { spf, dkim, dmarc } = self.evaluated;
         let source = match &self.authserv_id {
+            Some(sealer) if self.source == "arc" => Source::Arc { sealer: sealer.clone() },
             Some(authserv_id) => Source::AuthResults { authserv_id: authserv_id.clone() },
             None if self.source == Source::Reverified.as_str() => Source::Reverified,
+            None if self.source == Source::Tap.as_str() => Source::Tap,
             None => Source::OwnReceived,
         };
         (source.as_str() == self.source).then_some(())?;

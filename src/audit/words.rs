@@ -66,7 +66,7 @@ words!(
     /// Why something is not known.
     GAP_CAUSES: GapCause, GapCause::as_str,
     [
-        NoTap, NotInStore, NoKey, BehindRelay, Truncated, NoAuthResults, NotStripped,
+        NoTap, NotInStore, Pending, NoKey, BehindRelay, Truncated, NoAuthResults, NotStripped,
         NotEvaluated, Dns, Store
     ]
 );
@@ -215,7 +215,7 @@ pub mod schema {
         auth_result: closed(all(AUTH_RESULTS));
         spf_scope: closed(all(SPF_SCOPES));
         named_by: closed_or_null(all(NAMED_BY));
-        source: closed(["authentication-results", "own-received", "reverified"]);
+        source: closed(["authentication-results", "own-received", "reverified", "tap", "arc"]);
         author_sign: closed_or_null(all(AUTHOR_SIGNS));
         receives: closed_or_null(all(RECEIVES));
         dmarc_policy: closed(all(DMARC_POLICIES));

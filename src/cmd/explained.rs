@@ -189,6 +189,10 @@ fn source(findings: &Findings) -> String {
             format!("Authentication-Results of {}, above the border line", Shown::new(authserv_id))
         }
         (Source::OwnReceived, None) => "our own Received lines".to_owned(),
+        (Source::Tap, None) => "verified by the tap when it came in".to_owned(),
+        (Source::Arc { sealer }, None) => {
+            format!("ARC chain sealed by {}, verified by the tap", Shown::new(sealer))
+        }
         (Source::Reverified, None) => {
             "verified now, from the embedded message and our border line".to_owned()
         }

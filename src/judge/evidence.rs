@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::author::AuthorSign;
@@ -15,7 +15,7 @@ use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
 /// The result of an authentication method, in the words of RFC 8601 §2.7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthResult {
     /// The method says yes.
@@ -74,7 +74,7 @@ impl fmt::Display for AuthResult {
 }
 
 /// What one source says of the subject message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Who says it.
     pub source: Source,
@@ -99,7 +99,7 @@ pub struct Findings {
 }
 
 /// The methods a source evaluated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// SPF of the MAIL FROM identity.
     pub spf: bool,
@@ -110,7 +110,7 @@ pub struct Evaluated {
 }
 
 /// Who says a finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// An Authentication-Results line of ours in the embedded header.
     AuthResults {
@@ -122,6 +122,14 @@ pub enum Source {
     /// What we verified ourselves, when the response came: the signatures of the embedded message,
     /// SPF of the client that our border line names.
     Reverified,
+    /// A tap: verified when the subject message came in.
+    Tap,
+    /// A chain of ARC sets whose last sealer the configuration names (RFC 8617), as the tap
+    /// verified it when the subject message came in.
+    Arc {
+        /// The sealer's d=.
+        sealer: String,
+    },
 }
 
 impl Source {
@@ -131,12 +139,14 @@ impl Source {
             Source::AuthResults { .. } => "authentication-results",
             Source::OwnReceived => "own-received",
             Source::Reverified => "reverified",
+            Source::Tap => "tap",
+            Source::Arc { .. } => "arc",
         }
     }
 }
 
 /// Which identity an SPF result is about (RFC 7208 §2.3, §2.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SpfScope {
     /// MAIL FROM.
     MailFrom,
@@ -147,7 +157,7 @@ pub enum SpfScope {
 }
 
 /// One SPF result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpfFinding {
     /// The result.
     pub result: AuthResult,
@@ -165,7 +175,7 @@ pub struct SpfFinding {
 }
 
 /// One DKIM result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DkimFinding {
     /// The result.
     pub result: AuthResult,
@@ -184,7 +194,7 @@ pub struct DkimFinding {
 }
 
 /// One DMARC result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DmarcFinding {
     /// The result.
     pub result: AuthResult,
@@ -297,7 +307,7 @@ pub struct Evidence {
 }
 
 /// What could not be known, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The cause, from a closed list.
     pub cause: GapCause,
@@ -313,13 +323,15 @@ impl Gap {
 }
 
 /// Why something could not be known. Stable names, in records and settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapCause {
     /// No tap watches the inbound mail.
     NoTap,
     /// A tap watches, but the store has no record of the subject message.
     NotInStore,
+    /// The store has its record, and the tap is still verifying.
+    Pending,
     /// The response names its subject message by nothing.
     NoKey,
     /// The subject message came through a gateway that hides its client.
@@ -344,6 +356,7 @@ impl GapCause {
         match self {
             GapCause::NoTap => "no-tap",
             GapCause::NotInStore => "not-in-store",
+            GapCause::Pending => "pending",
             GapCause::NoKey => "no-key",
             GapCause::BehindRelay => "behind-relay",
             GapCause::Truncated => "truncated",

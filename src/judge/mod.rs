@@ -24,6 +24,7 @@ pub mod rewritten;
 pub mod ruling;
 pub mod signs;
 pub mod site;
+pub mod subject;
 pub mod tell;
 pub mod trace;
 pub mod verdict;

@@ -13,6 +13,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::judge::border::{Border, Trace};
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::evidence::{Findings, Gap, GapCause};
@@ -118,7 +120,7 @@ pub enum NamedBy {
 
 /// What the header of the subject message says about being automatic or list traffic
 /// (RFC 3834 §2, RFC 5230 §4.6): no auto-reply should have answered it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectKind {
     /// The field that shows list traffic, harmless; `None` when nothing does.
     pub list: Option<String>,
@@ -261,7 +263,7 @@ impl Original {
 
 impl SubjectKind {
     /// What a header says about being list traffic or automatic.
-    fn of(header: &Fields<'_>) -> SubjectKind {
+    pub fn of(header: &Fields<'_>) -> SubjectKind {
         let shown = |field: &Field<'_>| {
             Shown::at_most(&format!("{}: {}", field.name(), field.text()), 100).into_string()
         };

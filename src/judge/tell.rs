@@ -125,6 +125,7 @@ pub fn cause_words(cause: GapCause) -> &'static str {
     match cause {
         GapCause::NoTap => "no tap watches the inbound mail",
         GapCause::NotInStore => "the tap has no record of it",
+        GapCause::Pending => "the tap is still verifying it",
         GapCause::NoKey => "the response names it by nothing",
         GapCause::BehindRelay => "it came through a gateway that hides its client",
         GapCause::Truncated => "the response was read only in part",
@@ -238,6 +239,10 @@ fn remedy(gap: &Gap) -> Option<&'static str> {
         }
         GapCause::Truncated => Some("A greater `outbound.inspect_max` would have read all of it."),
         GapCause::Dns => Some("DNS that answers would decide it."),
-        GapCause::NotInStore | GapCause::NoKey | GapCause::NotEvaluated | GapCause::Store => None,
+        GapCause::NotInStore
+        | GapCause::Pending
+        | GapCause::NoKey
+        | GapCause::NotEvaluated
+        | GapCause::Store => None,
     }
 }

@@ -8,13 +8,12 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::mail::limits::ADDRESS_BYTES_MAX;
 
 /// A domain name as it is compared and looked up: A-labels, lower case, no final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
 pub struct Domain(String);
 
 impl Domain {
@@ -54,6 +53,13 @@ impl Domain {
     pub fn is_within(&self, ancestor: &Domain) -> bool {
         self.0 == ancestor.0
             || self.0.strip_suffix(ancestor.0.as_str()).is_some_and(|front| front.ends_with('.'))
+    }
+}
+
+impl<'de> Deserialize<'de> for Domain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Domain, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Domain::parse(&text).ok_or_else(|| serde::de::Error::custom("no domain name"))
     }
 }
 
@@ -162,8 +168,15 @@ impl Serialize for Address {
     }
 }
 
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Address::parse(&text).ok_or_else(|| serde::de::Error::custom("no address"))
+    }
+}
+
 /// The argument of MAIL (RFC 5321 §4.1.1.2).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReversePath {
     /// The null reverse-path `<>`: nobody wants to hear of a failure.
     Null,

@@ -7,6 +7,7 @@
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address as ParsedAddress, HeaderValue};
+use serde::{Deserialize, Serialize};
 
 use crate::mail::address::Address;
 use crate::mail::limits::AUTHORS_MAX;
@@ -22,7 +23,7 @@ pub struct Author {
 }
 
 /// What is odd about From. No such message authenticates its author.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthorSign {
     /// There is no From field.
     Missing,

@@ -384,3 +384,33 @@ pub const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
 /// Bytes of an embedded message that are hashed on the task's own thread: less than a millisecond.
 pub const VERIFIED_INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Recipients kept in the record of one inbound message. What has more is list traffic, or spam;
+/// a responder beyond them is as one that cannot be tied to a recipient.
+pub const INBOUND_RECIPIENTS_MAX: usize = 100;
+
+/// Message-IDs kept in the record of one inbound message: one is the rule, three have been seen.
+pub const INBOUND_IDS_MAX: usize = 8;
+
+/// Mailboxes kept of each address field of one inbound message.
+pub const INBOUND_MAILBOXES_MAX: usize = 8;
+
+/// Findings kept in the record of one inbound message: the tap's own, and a few ARC sealers'.
+pub const INBOUND_FINDINGS_MAX: usize = 4;
+
+/// Results of one method kept in one of these findings.
+pub const INBOUND_RESULTS_MAX: usize = 16;
+
+/// Bytes kept of a text of an inbound message that the peer chose (HELO, queue id, envelope id).
+pub const INBOUND_TEXT_BYTES_MAX: usize = 256;
+
+/// Pairs of reply target and recipient under which one inbound message is filed.
+pub const INBOUND_PAIRS_MAX: usize = 64;
+
+/// How long a record may stay pending: verification ends before, or its tap has died.
+pub const PENDING_MAX: Duration = Duration::from_secs(30);
+
+const _: () = assert!(VERIFICATION_TIME_MAX.as_secs() < PENDING_MAX.as_secs());
+
+/// Records given for one name. A Message-ID has one or two; the latest ones are the nearest.
+pub const RECALLED_MAX: usize = 32;

@@ -1,5 +1,95 @@
-//! What we remember between messages.
+//! What we remember between messages: how many limited responses went out (`answers`), and what
+//! came in (`Store`).
 //!
-//! For now: how many limited responses went out, in memory (`answers`). It is lost at a restart.
+//! Takes: records of inbound messages, names to look them up by. Gives: what is filed under them.
+//! One trait, so that where it is kept is nobody's business; every method is one round trip a
+//! message, because one of them may stand behind a network. Records are a cache of what was true
+//! when a message came in: losing one makes a verdict *unknown*, never wrong.
+//! Errors: `StoreError`. Bounds: each store's settings; `limits::RECALLED_MAX` records a look-up.
 
 pub mod answers;
+pub mod null;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::judge::subject::{Inbound, InboundId, LookUp};
+use crate::mail::address::Address;
+use crate::mail::time::Timestamp;
+
+/// An answer on its way.
+pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A memory of inbound messages. Cheap to call at the same time from many tasks.
+pub trait Store: Send + Sync {
+    /// Remembers a record, or replaces the one of the same id: a tap does it twice, *pending* and
+    /// *complete*. What is over `Inbound::within_limits` is cut. After `Ok` it can be recalled.
+    fn remember<'a>(&'a self, record: &'a Inbound) -> Asking<'a, ()>;
+
+    /// The records filed under any of these names, each once, latest first; of each name at most
+    /// `limits::RECALLED_MAX`, the latest, and none older than the retention.
+    fn recall<'a>(&'a self, request: &'a Request) -> Asking<'a, Vec<Recalled>>;
+
+    /// Notes that this responder answered this message, and that the answer was delivered.
+    fn answered<'a>(&'a self, id: InboundId, by: &'a Address, at: Timestamp) -> Asking<'a, ()>;
+
+    /// Lets go of what is older than the retention, a bounded part at a time; gives how many
+    /// records went. To be called now and then until it gives 0.
+    fn expire(&self, now: Timestamp) -> Asking<'_, usize>;
+
+    /// Waits until everything remembered so far is where a crash does not reach it.
+    fn flush(&self) -> Asking<'_, ()>;
+
+    /// How it stands; asks nobody.
+    fn health(&self) -> Health;
+}
+
+/// What is looked for, in one round trip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The names.
+    pub look_ups: Vec<LookUp>,
+    /// Who answers: whether he answered before is told with each record.
+    pub responder: Option<Address>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A record, and whether it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// The record.
+    pub record: Arc<Inbound>,
+    /// When the responder's last answer to it was delivered; `None` when none was.
+    pub answered: Option<Timestamp>,
+}
+
+/// How a store stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Which one: `memory`, `embedded`, `null`.
+    pub backend: &'static str,
+    /// Records it holds, as far as it knows.
+    pub records: u64,
+    /// Bytes it takes, of memory or of disk.
+    pub bytes: u64,
+    /// Records that were refused or lost since the start.
+    pub lost: u64,
+    /// What is wrong now, for the administrator.
+    pub trouble: Option<String>,
+}
+
+/// Why a store did not do as it was asked. All temporary: what was lost counts as never seen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Temporary; it has more to write than its disk takes.
+    #[error("the store has too much to write")]
+    Busy,
+    /// Temporary; the operator acts.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// Temporary; it did not answer in time.
+    #[error("the store did not answer in time")]
+    Late,
+}
