@@ -74,7 +74,7 @@ pub struct RecordedFindings {
 pub struct RecordedEvaluated {
     /// SPF of the MAIL FROM identity.
     pub spf: bool,
-    /// All DKIM signatures.
+    /// DKIM signatures; of very many the topmost.
     pub dkim: bool,
     /// DMARC of the From domain.
     pub dmarc: bool,
@@ -115,8 +115,8 @@ pub struct RecordedDkim {
     pub signs_sender: bool,
     /// Whether the signature is right for the header alone.
     pub header_only: bool,
-    /// Why the signature says nothing either way; null when it does.
-    pub inconclusive: Option<String>,
+    /// Why it is no pass; null when it is one, or the source does not say.
+    pub reason: Option<String>,
 }
 
 /// One DMARC result.
@@ -218,14 +218,14 @@ impl RecordedSpf {
 impl RecordedDkim {
     fn new(finding: &DkimFinding) -> RecordedDkim {
         let DkimFinding { result, domain, signs_from, signs_sender, .. } = finding;
-        let DkimFinding { header_only, inconclusive, .. } = finding;
+        let DkimFinding { header_only, reason, .. } = finding;
         RecordedDkim {
             result: result.as_str().to_owned(),
             domain: domain.as_ref().map(Domain::to_string),
             signs_from: *signs_from,
             signs_sender: *signs_sender,
             header_only: *header_only,
-            inconclusive: inconclusive.as_deref().map(harmless),
+            reason: reason.as_deref().map(harmless),
         }
     }
 
@@ -236,7 +236,7 @@ impl RecordedDkim {
             signs_from: self.signs_from,
             signs_sender: self.signs_sender,
             header_only: self.header_only,
-            inconclusive: self.inconclusive.clone(),
+            reason: self.reason.clone(),
         })
     }
 }

@@ -537,7 +537,7 @@ mod tests {
                 signs_from: true,
                 signs_sender: false,
                 header_only: true,
-                inconclusive: Some("the key is gone".to_owned()),
+                reason: Some("no key is published".to_owned()),
             }],
             dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: None }],
             evaluated: Evaluated { spf: true, dkim: true, dmarc: false },

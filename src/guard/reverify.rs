@@ -16,7 +16,7 @@ use crate::judge::Case;
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{ProofKind, Verdict};
 use crate::judge::evidence::{
-    AuthResult, Evaluated, Evidence, Findings, Source, SpfFinding, SpfScope,
+    AuthResult, Evaluated, Evidence, Findings, Gap, GapCause, Source, SpfFinding, SpfScope,
 };
 use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
@@ -75,6 +75,10 @@ impl Inquiry {
             return;
         }
         let dkim = self.signatures(message, &case.original).await;
+        if let Some(left_out @ 1..) = dkim.as_ref().map(|report| report.signatures_left_out) {
+            let detail = format!("{left_out} signatures behind the first ones");
+            evidence.gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
+        }
         evidence.findings.extend(findings(&case.original, spf.as_ref(), dkim));
     }
 
@@ -89,13 +93,20 @@ impl Inquiry {
             FoundAs::Text | FoundAs::Reference | FoundAs::None => return None,
         };
         let bytes = message.bytes().slice_ref(message.bytes().get(range)?);
-        let now = self.now();
+        let then = came_in(original, self.now());
         let prepared = match bytes.len() <= VERIFIED_INLINE_BYTES_MAX {
-            true => Prepared::read(&bytes, extent, now),
-            false => prepare_aside(bytes, extent, now).await?,
+            true => Prepared::read(&bytes, extent, then),
+            false => prepare_aside(bytes, extent, then).await?,
         };
         Some(self.facts.dkim(prepared).await)
     }
+}
+
+/// When the subject message came in, where our own lines say it; otherwise now. A signature that
+/// had not expired then was good.
+fn came_in(original: &Original, now: Timestamp) -> Timestamp {
+    let ours = original.border.as_ref().is_some_and(|border| border.believed > 0);
+    original.arrived.filter(|at| ours && *at < now).unwrap_or(now)
 }
 
 /// Why: hashing a large body takes longer than a task may keep its thread from others.
@@ -149,7 +160,7 @@ fn findings(
     }
     let spf: Vec<SpfFinding> =
         spf.iter().map(|(ip, outcome)| spf_finding(original, *ip, outcome)).collect();
-    let all_asked = dkim.as_ref().is_some_and(|report| report.signatures_left_out == 0);
+    let has_asked = dkim.is_some();
     let author_sign = dkim.as_ref().and_then(|report| report.author.sign);
     let dkim = dkim.map(|report| report.signatures).unwrap_or_default();
     Some(Findings {
@@ -157,7 +168,7 @@ fn findings(
         mail_from: original.return_path.clone(),
         from: original.from.clone(),
         sender: original.sender.clone(),
-        evaluated: Evaluated { spf: !spf.is_empty(), dkim: all_asked, dmarc: false },
+        evaluated: Evaluated { spf: !spf.is_empty(), dkim: has_asked, dmarc: false },
         spf,
         dkim: dkim.iter().map(|outcome| outcome.finding()).collect(),
         dmarc: Vec::new(),
@@ -177,5 +188,31 @@ fn spf_finding(original: &Original, ip: IpAddr, outcome: &SpfOutcome) -> SpfFind
         address: address.filter(|_| outcome.scope == SpfScope::MailFrom).cloned(),
         everybody: term.filter(|_| everybody),
         guessed: outcome.is_guessed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::border::{Border, End};
+
+    #[test]
+    fn a_signature_is_as_old_as_it_was_when_the_message_came_in() {
+        let at = Timestamp::from_millis;
+        let (now, original) = (at(1000), |believed, arrived| Original {
+            border: Some(Border { believed, relay: None, end: End::Unsaid }),
+            arrived,
+            ..Original::default()
+        });
+        for (original, expected) in [
+            (original(1, Some(at(900))), 900),
+            (original(1, Some(at(1100))), 1000),
+            (original(1, None), 1000),
+            // What a peer says of the time.
+            (original(0, Some(at(900))), 1000),
+            (Original { arrived: Some(at(900)), ..Original::default() }, 1000),
+        ] {
+            assert_eq!(came_in(&original, now), at(expected));
+        }
     }
 }

@@ -103,7 +103,7 @@ pub struct Findings {
 pub struct Evaluated {
     /// SPF of the MAIL FROM identity.
     pub spf: bool,
-    /// All DKIM signatures.
+    /// DKIM signatures; of very many the topmost.
     pub dkim: bool,
     /// DMARC of the From domain.
     pub dmarc: bool,
@@ -188,9 +188,8 @@ pub struct DkimFinding {
     /// Whether the signature is right for the header alone: the body was not returned, or is
     /// another. Less than a pass, and never one.
     pub header_only: bool,
-    /// Why the signature can neither be believed nor disbelieved: expired, its key is gone. The
-    /// recipient must not fail for it.
-    pub inconclusive: Option<String>,
+    /// Why it is no pass, where the source says so; for people.
+    pub reason: Option<String>,
 }
 
 /// One DMARC result.

@@ -259,7 +259,7 @@ fn dkim(result: &MethodResult) -> Option<DkimFinding> {
         signs_from: parsed == AuthResult::Pass,
         signs_sender: false,
         header_only: false,
-        inconclusive: None,
+        reason: result.reason.clone(),
     })
 }
 

@@ -29,8 +29,9 @@ pub struct Judged {
 /// The first source that proves or fails the recipient decides: the evidence has the best first.
 pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Judged {
     let Some(domain) = recipient.domain() else {
-        // An address literal has no SPF, DKIM or DMARC of its own (RFC 5321 §4.1.3).
-        return Judged { verdict: nothing_known(evidence), gaps: Vec::new() };
+        // Why: an address literal has no SPF, DKIM or DMARC of its own (RFC 5321 §4.1.3). That is
+        // known, whatever else is not.
+        return Judged { verdict: Verdict::Unauthenticated, gaps: Vec::new() };
     };
     let question = Question { recipient, domain, evidence, policy };
     let mut gaps = Vec::new();
@@ -90,8 +91,9 @@ impl Question<'_> {
                 &format!("{} says nothing of {missing}", findings.source.as_str()),
             ));
         }
-        if let Some(why) = self.inconclusive(findings) {
-            gaps.push(Gap::new(GapCause::NotEvaluated, &format!("a signature: {why}")));
+        if self.has_header_signed(findings) {
+            let detail = "the body that an aligned signature covers is not there as it was";
+            gaps.push(Gap::new(GapCause::NotEvaluated, detail));
         }
         match self.is_unresolved(findings) || gaps.iter().any(|gap| gap.cause == GapCause::Dns) {
             true => Some(Verdict::Unresolved),
@@ -236,6 +238,9 @@ impl Question<'_> {
         if softfail && self.policy.softfail == SoftfailMeans::WithDmarc && published.is_some() {
             return Some(FailureKind::SoftFail);
         }
+        if self.has_passed_for_everybody(findings) || self.has_header_signed(findings) {
+            return None;
+        }
         let counts = |policy: DmarcPolicy| {
             policy != DmarcPolicy::None || self.policy.pnone == PnoneMeans::Fail
         };
@@ -245,43 +250,58 @@ impl Question<'_> {
         if said_failed && published.is_none_or(|record| counts(record.policy)) {
             return Some(FailureKind::Dmarc);
         }
-        // Why: a method that was not evaluated, a signature that can no longer be checked, or what
-        // another try may decide, could have passed.
-        let inconclusive = self.inconclusive(findings).is_some();
-        let all_asked = findings.evaluated.spf && findings.evaluated.dkim && !inconclusive;
+        // Why: a method that was not evaluated, or what another try may decide, could have passed.
+        // A signature without a key, expired when it came or behind a heap of others could not:
+        // or whoever forges would only have to add one.
+        let all_asked = findings.evaluated.spf && findings.evaluated.dkim;
         let published = published.is_some_and(|record| counts(record.policy));
         (published && all_asked && !self.is_unresolved(findings)).then_some(FailureKind::Dmarc)
     }
 
-    /// Why a signature that may speak for the recipient says nothing either way.
-    fn inconclusive<'f>(&self, findings: &'f Findings) -> Option<&'f str> {
-        let signatures = findings.dkim.iter().filter(|dkim| dkim.result != AuthResult::TempError);
-        signatures.filter_map(|dkim| Some((dkim.inconclusive.as_deref()?, dkim))).find_map(
-            |(why, dkim)| {
-                let domain = dkim.domain.as_ref()?;
-                (self.aligned(domain, self.dkim_mode()) != Aligned::No).then_some(why)
-            },
-        )
+    /// Whether SPF passed aligned by a term that lets everybody in. It proves nobody; but DMARC
+    /// counts it, so by the domain's own will the message did not fail.
+    fn has_passed_for_everybody(&self, findings: &Findings) -> bool {
+        findings.spf.iter().any(|spf| {
+            spf.result == AuthResult::Pass
+                && spf.scope != SpfScope::Helo
+                && spf.everybody.is_some()
+                && self.may_speak(spf.domain.as_ref(), self.spf_mode())
+        })
+    }
+
+    /// Whether an aligned signature is right for the header, From included, and the body is not
+    /// there or another: the message may have passed when it came. Nobody can forge that.
+    fn has_header_signed(&self, findings: &Findings) -> bool {
+        is_from_sound(findings)
+            && findings.dkim.iter().any(|dkim| {
+                dkim.header_only
+                    && dkim.signs_from
+                    && dkim.result != AuthResult::Pass
+                    && dkim.domain.is_some()
+                    && self.may_speak(dkim.domain.as_ref(), self.dkim_mode())
+            })
+    }
+
+    /// Whether the domain may be aligned with the recipient's, as far as is known.
+    fn may_speak(&self, domain: Option<&Domain>, mode: Alignment) -> bool {
+        domain.is_none_or(|domain| self.aligned(domain, mode) != Aligned::No)
     }
 
     /// Whether another try could prove the recipient: a temporary error of a domain that may
     /// speak for his.
     fn is_unresolved(&self, findings: &Findings) -> bool {
-        let may_speak = |domain: Option<&Domain>, mode: Alignment| {
-            domain.is_none_or(|domain| self.aligned(domain, mode) != Aligned::No)
-        };
         let spf = findings.spf.iter().any(|spf| {
             spf.result == AuthResult::TempError
                 && spf.scope != SpfScope::Helo
-                && may_speak(spf.domain.as_ref(), self.spf_mode())
+                && self.may_speak(spf.domain.as_ref(), self.spf_mode())
         });
         let dkim = findings.dkim.iter().any(|dkim| {
             dkim.result == AuthResult::TempError
-                && may_speak(dkim.domain.as_ref(), self.dkim_mode())
+                && self.may_speak(dkim.domain.as_ref(), self.dkim_mode())
         });
         let dmarc = findings.dmarc.iter().any(|dmarc| {
             dmarc.result == AuthResult::TempError
-                && may_speak(dmarc.from_domain.as_ref(), Alignment::Relaxed)
+                && self.may_speak(dmarc.from_domain.as_ref(), Alignment::Relaxed)
         });
         // A signature or an SPF pass of a domain whose organization could not be found out.
         let not_known = findings.dkim.iter().any(|dkim| {
@@ -403,7 +423,7 @@ mod tests {
                         signs_from: true,
                         signs_sender: false,
                         header_only: false,
-                        inconclusive: None,
+                        reason: None,
                     });
                 }
                 "dmarc" => {
@@ -605,6 +625,51 @@ mod tests {
         assert_eq!(judged(said, &[("bank.example", "none")], &neutral), "unauthenticated");
     }
 
+    /// A key that is not there, an expired signature: whoever forges could add those.
+    #[test]
+    fn a_signature_that_does_not_pass_saves_nobody_from_failing() {
+        for result in ["permerror", "neutral", "policy", "fail"] {
+            let results = format!("spf=none; dkim={result} bank.example");
+            let mut findings = findings(&results, "joe@bank.example", "x@spam.example");
+            findings.dkim[0].reason = Some("no key is published".to_owned());
+            let found = judged("joe@bank.example", findings, DMARC, &Policy::default());
+            assert_eq!(found, "failed dmarc-fail", "{result}");
+        }
+    }
+
+    /// A bounce that returns only the header of a message with an aligned signature.
+    #[test]
+    fn a_header_that_is_signed_fails_nobody_and_proves_its_author_s_domain() {
+        let signed = |domain: &str, from: &str| {
+            let results = format!("spf=none; dkim=neutral {domain}");
+            let mut findings = findings(&results, "joe@bank.example", from);
+            findings.dkim[0].header_only = true;
+            judged("joe@bank.example", findings, DMARC, &Policy::default())
+        };
+        let proven = "authenticated dkim-header-domain-only";
+        assert_eq!(signed("bank.example", "joe@bank.example"), proven);
+        assert_eq!(signed("bank.example", "ann@bank.example"), "unauthenticated");
+        assert_eq!(signed("spam.example", "joe@bank.example"), "failed dmarc-fail");
+        let two = "ann@bank.example,x@spam.example";
+        assert_eq!(signed("bank.example", two), "failed dmarc-fail");
+    }
+
+    /// DMARC counts such a pass: the domain's own record let the client in.
+    #[test]
+    fn a_pass_for_everybody_proves_nobody_and_fails_nobody() {
+        for (results, expected) in [
+            ("spf=pass bank.example; dkim=none", "unauthenticated"),
+            ("spf=pass mail.bank.example; dkim=none", "unauthenticated"),
+            ("spf=pass spam.example; dkim=none", "failed dmarc-fail"),
+            ("helo=pass bank.example; spf=none; dkim=none", "failed dmarc-fail"),
+        ] {
+            let mut findings = findings(results, "joe@bank.example", "joe@bank.example");
+            findings.spf[0].everybody = Some("exists:%{i}.x.example".to_owned());
+            let found = judged("joe@bank.example", findings, DMARC, &Policy::default());
+            assert_eq!(found, expected, "{results}");
+        }
+    }
+
     #[test]
     fn strict_records_are_kept_to() {
         let strict: &[(&str, &str)] = &[("bank.example", "rejects")];
@@ -686,6 +751,6 @@ mod tests {
     fn an_address_literal_has_nothing_to_be_authenticated_by() {
         let findings = findings("spf=pass joe@bank.example", "joe@bank.example", "");
         let found = judged("joe@[192.0.2.1]", findings, NONE, &Policy::default());
-        assert_eq!(found, "unknown no-tap");
+        assert_eq!(found, "unauthenticated");
     }
 }

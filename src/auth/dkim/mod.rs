@@ -61,9 +61,6 @@ pub struct DkimOutcome {
     pub signs_from: bool,
     /// Whether there is a Sender field, and every one stands under the signature.
     pub signs_sender: bool,
-    /// Whether this says nothing either way: DNS trouble, an expired signature, a key that is
-    /// gone. A message must not fail for it.
-    pub is_inconclusive: bool,
     /// Why it is not `pass`; empty when it is.
     pub reason: String,
 }
@@ -77,7 +74,7 @@ impl DkimOutcome {
             signs_from: self.signs_from,
             signs_sender: self.signs_sender,
             header_only: self.proof == Proof::Header,
-            inconclusive: self.is_inconclusive.then(|| self.reason.clone()),
+            reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
         }
     }
 }
@@ -126,7 +123,8 @@ enum BodyState {
 
 impl Prepared {
     /// Reads the signatures and hashes what they sign. No I/O; the body is hashed at most twice,
-    /// so a large message belongs on a thread that may block.
+    /// so a large message belongs on a thread that may block. `now` is when the message came in:
+    /// a signature that was good then has not expired since.
     pub fn read(message: &[u8], extent: Extent, now: Timestamp) -> Prepared {
         let (mut fields, body) = split(message);
         if message.len() - body.len() > DKIM_HEADER_BYTES_MAX {
@@ -166,7 +164,6 @@ impl Prepared {
                     Ok(answer) => outcome.settle(&open, &answer),
                     Err(trouble) => {
                         outcome.result = AuthResult::TempError;
-                        outcome.is_inconclusive = true;
                         outcome.reason = trouble.to_string();
                     }
                 }
@@ -181,7 +178,6 @@ impl DkimOutcome {
     fn refuse(&mut self, refusal: &Refusal) {
         self.result = refusal.result;
         self.reason = refusal.reason.to_owned();
-        self.is_inconclusive = refusal.is_inconclusive;
     }
 
     /// What the signature is worth, now that the answer with the key is there.
@@ -209,13 +205,12 @@ impl DkimOutcome {
         };
         self.result = result;
         self.reason = reason.to_owned();
-        self.is_inconclusive = self.proof == Proof::Header && open.body == BodyState::Missing;
     }
 }
 
 /// The key of an answer: of several records the first that can be used (RFC 6376 §3.6.2.2).
 fn key(answer: &Answer) -> Result<Key, Refusal> {
-    let mut refusal = Refusal::key_gone("no key is published");
+    let mut refusal = Refusal::wrong("no key is published");
     for (index, record) in answer.records().iter().take(DKIM_KEYS_MAX).enumerate() {
         let Record::Text(text) = record else { continue };
         match Key::parse(text) {
@@ -243,7 +238,6 @@ fn candidate(
         selector: tag("s").unwrap_or_default().to_ascii_lowercase(),
         signs_from: false,
         signs_sender: false,
-        is_inconclusive: false,
         reason: "no tag list".to_owned(),
     };
     let signature = match tags.as_ref().map(Signature::parse) {
@@ -258,7 +252,6 @@ fn candidate(
     outcome.signs_sender = signs_all(fields, &signature, "sender");
     if signature.expires.is_some_and(|expires| expires < now) {
         outcome.result = AuthResult::Neutral;
-        outcome.is_inconclusive = true;
         outcome.reason = "expired".to_owned();
         return Candidate { outcome, open: None };
     }

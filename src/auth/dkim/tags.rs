@@ -56,22 +56,16 @@ pub struct Refusal {
     pub result: AuthResult,
     /// Why.
     pub reason: &'static str,
-    /// Whether another time it might have been used: nothing speaks against the message.
-    pub is_inconclusive: bool,
 }
 
 impl Refusal {
-    fn wrong(reason: &'static str) -> Refusal {
-        Refusal { result: AuthResult::PermError, reason, is_inconclusive: false }
+    /// It is not what the standard says, or its key is not there.
+    pub fn wrong(reason: &'static str) -> Refusal {
+        Refusal { result: AuthResult::PermError, reason }
     }
 
     fn refused(reason: &'static str) -> Refusal {
-        Refusal { result: AuthResult::Policy, reason, is_inconclusive: false }
-    }
-
-    /// The key is no more: a signature outlives its key by design (RFC 6376 §3.6.1, p=).
-    pub fn key_gone(reason: &'static str) -> Refusal {
-        Refusal { result: AuthResult::PermError, reason, is_inconclusive: true }
+        Refusal { result: AuthResult::Policy, reason }
     }
 }
 
@@ -191,7 +185,7 @@ impl Key {
         }
         match tags.get("p") {
             None => return Err(Refusal::wrong("the key record has no key")),
-            Some("") => return Err(Refusal::key_gone("the key was revoked")),
+            Some("") => return Err(Refusal::wrong("the key was revoked")),
             Some(_) => {}
         }
         let is_strict = tags.get("t").is_some() && tags.admits("t", &["s"]);
