@@ -130,6 +130,17 @@ pub const AUTHORS_MAX: usize = 32;
 /// 20 s for SPF alone; a response that waits for the result waits 10 s.
 pub const VERIFICATION_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Bytes of one milter frame. A piece of the body has 64 KiB at most, a header field as many as the
+/// MTA takes (Postfix's `header_size_limit` is 100 KiB).
+pub const MILTER_FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of the header that a tap keeps of one message; DKIM looks at no more.
+pub const TAP_HEADER_BYTES_MAX: usize = DKIM_HEADER_BYTES_MAX;
+
+/// Authentication-Results fields of one message that a tap keeps; real ones have up to six. Of more
+/// it knows that they are there.
+pub const TAP_AUTH_RESULTS_MAX: usize = 100;
+
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 

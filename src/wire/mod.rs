@@ -4,5 +4,7 @@ pub mod command;
 pub mod endpoint;
 pub mod keywords;
 pub mod line;
+pub mod milter;
+pub mod milter_session;
 pub mod smtp_client;
 pub mod smtp_server;
