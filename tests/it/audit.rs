@@ -20,7 +20,8 @@ use replyguard::judge::decision::Action;
 use tokio::io::AsyncReadExt;
 
 use crate::disk::{Faults, ModelDisk, Random};
-use crate::records::{assert_valid, delivered, event, records};
+use crate::records::{delivered, event, records};
+use crate::schema::assert_valid;
 
 const RESPONSE: Class = Class::AutoReply;
 

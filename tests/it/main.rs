@@ -24,5 +24,7 @@ mod house;
 mod licences;
 mod quarantine;
 mod records;
+#[path = "../support/schema.rs"]
+mod schema;
 mod speed;
 mod spf;

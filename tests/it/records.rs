@@ -1,34 +1,15 @@
-//! Records and held messages to write in tests; and whether a line is of the shipped schema.
+//! Records and held messages to write in tests.
 
-use std::sync::OnceLock;
-
-use replyguard::audit::record::{Handled, Record, SCHEMA};
+use replyguard::audit::record::{Handled, Record};
 use replyguard::judge::classify::Class;
 use replyguard::judge::decision::{Action, Decision, FailureKind, Reason, Verdict};
 use replyguard::mail::address::{Address, ForwardPath, ReversePath};
 use replyguard::mail::envelope::{Client, Envelope, MailFrom, Parameter, Parameters, Recipient};
 use replyguard::mail::time::Timestamp;
-use serde_json::Value;
 use ulid::Ulid;
 
 /// A moment in 2026.
 pub const NOW: Timestamp = Timestamp::from_millis(1_795_282_739_042);
-
-/// Fails unless the line is one record of the schema that is shipped.
-pub fn assert_valid(line: &str) {
-    static VALIDATOR: OnceLock<jsonschema::Validator> = OnceLock::new();
-    let schema = || {
-        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        jsonschema::validator_for(&schema).unwrap()
-    };
-    let value: Value = serde_json::from_str(line).unwrap_or_else(|f| panic!("{f}: {line}"));
-    let faults: Vec<String> = VALIDATOR
-        .get_or_init(schema)
-        .iter_errors(&value)
-        .map(|fault| format!("{}: {fault}", fault.instance_path))
-        .collect();
-    assert!(faults.is_empty(), "{line}\n{}", faults.join("\n"));
-}
 
 /// Event number `number`.
 pub fn event(number: u64) -> Ulid {
