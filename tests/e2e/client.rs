@@ -212,6 +212,25 @@ impl Client {
         answer
     }
 
+    /// Sends all of a message without waiting for an answer, and leaves after a while. The server
+    /// must take pipelined commands.
+    pub fn send_and_leave(mut self, mail: &Mail, after: Duration) {
+        let mut bytes = format!("MAIL FROM:<{}>\r\n", mail.reverse_path);
+        for (address, _) in &mail.recipients {
+            bytes.push_str(&format!("RCPT TO:<{address}>\r\n"));
+        }
+        bytes.push_str("DATA\r\n");
+        self.bytes(bytes.as_bytes());
+        self.writer.set_read_timeout(Some(after)).unwrap();
+        for _ in 0..mail.recipients.len() + 2 {
+            if !self.reply().positive() {
+                return;
+            }
+        }
+        self.bytes(&stuffed(&mail.message));
+        self.reply();
+    }
+
     /// Sends a message that the server must take.
     pub fn deliver(&mut self, mail: &Mail) {
         let answer = self.send(mail);

@@ -1,20 +1,40 @@
-//! The guard itself: the `replyguard` binary with a private state folder on ports of its own.
+//! The guard itself: the `replyguard` binary with a private state folder, a port of its own, and a
+//! DNS server that knows the names of the tests.
+//!
+//! Every line that a guard writes into its audit log is checked against the shipped schema when it
+//! is dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::claim::Port;
-use crate::process::{Process, Signal};
+use crate::dns::TestDns;
+use crate::process::{Process, Signal, Work};
+use crate::schema::assert_valid;
 use crate::wait::{PATIENCE, until};
 
 /// Records of the audit log that a failed test shows.
 const RECORDS_SHOWN: usize = 20;
+
+/// What DNS says of the domains in the tests. `victim.example` is forged, and publishes what shows
+/// it; mail from `friend.example` is genuine; of `stranger.example` nobody knows anything.
+pub const ZONE: &str = "
+    victim.example MX 10 mx.victim.example
+    victim.example TXT \"v=spf1 -all\"
+    _dmarc.victim.example TXT \"v=DMARC1; p=reject\"
+    friend.example MX 10 mx.friend.example
+    _dmarc.friend.example TXT \"v=DMARC1; p=reject\"
+    stranger.example MX 10 mx.stranger.example
+    far.example MX 10 mx.far.example
+    elsewhere.example MX 10 mx.elsewhere.example
+    branch.example MX 10 mx.branch.example
+    ours.example MX 10 mx.ours.example";
 
 /// What a test sets, as keys of the configuration file: `local.domains`.
 #[derive(Clone, Debug)]
@@ -34,6 +54,11 @@ impl Settings {
             .set("local.authserv_stripped", true)
     }
 
+    /// A whole configuration file, as somebody wrote it.
+    pub fn file(text: &str) -> Self {
+        Self(text.parse().unwrap())
+    }
+
     pub fn set(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
         let mut table = &mut self.0;
         let mut words = key.split('.').peekable();
@@ -47,44 +72,82 @@ impl Settings {
         }
         self
     }
+
+    /// The path at a key, or `usual`.
+    fn path(&self, key: &str, usual: PathBuf) -> PathBuf {
+        let (mut table, mut found) = (Some(&self.0), None);
+        for word in key.split('.') {
+            found = table.and_then(|table| table.get(word));
+            table = found.and_then(toml::Value::as_table);
+        }
+        found.and_then(toml::Value::as_str).map_or(usual, PathBuf::from)
+    }
 }
 
-/// A copy in quarantine: `<event>-<n>.eml` and `<event>-<n>.json`.
+/// A message in quarantine: `<event>-<n>.eml`, `.json` and `.copies`.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// `<event>-<n>`.
     pub name: String,
     pub message: Vec<u8>,
     /// Envelope, recipients and decision.
-    pub record: Value,
+    pub slip: Value,
+    /// The same for each further copy of its campaign.
+    pub copies: Vec<Value>,
+}
+
+impl Held {
+    /// For whom it is held: those of the message, then those of its copies.
+    pub fn recipients(&self) -> Vec<String> {
+        let slips = std::iter::once(&self.slip).chain(&self.copies);
+        let recipients = slips.flat_map(|slip| slip["envelope"]["recipients"].as_array().unwrap());
+        let path = |recipient: &Value| recipient["path"].as_str().unwrap().to_owned();
+        recipients.map(|recipient| path(recipient).trim_matches(['<', '>']).to_owned()).collect()
+    }
 }
 
 pub struct Guard {
     /// `None` between `stop` and `resume`.
     process: Option<Process>,
     front: Port,
-    _console: Port,
+    dns: TestDns,
     state: TempDir,
+    settings: Settings,
 }
 
 impl Guard {
     /// Starts a guard and waits until it takes connections.
     pub fn start(settings: Settings) -> Self {
-        Self::try_start(settings).unwrap_or_else(|why| panic!("{why}"))
+        Self::start_at(Port::claim(), settings)
+    }
+
+    /// The same on a port that others know already.
+    pub fn start_at(front: Port, settings: Settings) -> Self {
+        Self::try_start(front, settings).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// The same; the error is what the guard said before it gave up.
-    pub fn try_start(settings: Settings) -> Result<Self, String> {
-        let state = tempfile::tempdir().unwrap();
-        let (front, console) = (Port::claim(), Port::claim());
-        let settings = settings
-            .set("state_dir", state.path().join("state").to_str().unwrap())
-            .set("outbound.listen", vec![front.address().to_string()])
-            .set("admin.console", console.address().to_string());
-        fs::write(state.path().join("replyguard.toml"), settings.0.to_string()).unwrap();
-        let mut guard = Self { process: None, front, _console: console, state };
+    pub fn try_start(front: Port, settings: Settings) -> Result<Self, String> {
+        let (state, dns) = (tempfile::tempdir().unwrap(), TestDns::start(ZONE));
+        let mut guard = Self { process: None, front, dns, state, settings: settings.clone() };
+        guard.configure(settings);
         guard.launch()?;
         Ok(guard)
+    }
+
+    /// Writes another configuration, for `reload` or `resume`.
+    pub fn configure(&mut self, settings: Settings) {
+        let state = settings.path("state_dir", self.state.path().join("state"));
+        self.settings = settings
+            .set("state_dir", state.to_str().unwrap())
+            .set("outbound.listen", vec![self.address().to_string()])
+            .set("dns.servers", vec![self.dns.address().to_string()]);
+        self.write_configuration(&self.settings.0.to_string());
+    }
+
+    /// Puts any text where the configuration stands.
+    pub fn write_configuration(&self, text: &str) {
+        fs::write(self.configuration(), text).unwrap();
     }
 
     fn launch(&mut self) -> Result<(), String> {
@@ -101,7 +164,7 @@ impl Guard {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_replyguard"));
-        command.env("XDG_STATE_HOME", self.state.path()).env_remove("NOTIFY_SOCKET");
+        command.env_remove("NOTIFY_SOCKET").env("NO_COLOR", "1");
         command
     }
 
@@ -110,31 +173,34 @@ impl Guard {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.state.path().join("state")
+        self.settings.path("state_dir", PathBuf::new())
     }
 
     pub fn address(&self) -> SocketAddr {
         self.front.address()
     }
 
-    /// `HOST:PORT`, as servers' configuration files want it.
-    pub fn host_and_port(&self) -> String {
-        self.address().to_string()
+    /// What it asks.
+    pub fn dns(&self) -> &TestDns {
+        &self.dns
     }
 
-    /// Runs a subcommand with this guard's configuration: `["quarantine", "list"]`.
+    /// Runs a subcommand with this guard's configuration: `["explain", "message.eml"]`.
     pub fn cli(&self, arguments: &[&str]) -> Output {
         let mut command = self.command();
         command.args(arguments).arg("--config").arg(self.configuration());
         command.output().unwrap()
     }
 
+    /// SIGTERM: finish what is under way, take nothing new.
+    pub fn terminate(&self) {
+        self.process.as_ref().expect("the guard runs").signal(Signal::Term);
+    }
+
     /// SIGTERM, and waits for its end; what it printed is kept.
-    pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.signal(Signal::Term);
-            process.ended();
-        }
+    pub fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.process.take().expect("the guard runs").ended()
     }
 
     /// SIGKILL, at once.
@@ -144,14 +210,25 @@ impl Guard {
         }
     }
 
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP: read the configuration again. Returns when that is done.
     pub fn reload(&self) {
+        let words = ["configuration and lists read again", "the old one stays"];
+        let count = |log: String| words.iter().map(|word| log.matches(word).count()).sum::<usize>();
+        let before = count(self.log());
         self.process.as_ref().expect("the guard runs").signal(Signal::Hup);
+        until("the guard to have read its configuration again", || {
+            (count(self.log()) > before).then_some(())
+        });
     }
 
     /// Starts it again after `stop` or `crash`, on the same port and state.
     pub fn resume(&mut self) {
         self.launch().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// What it has done since its start.
+    pub fn work(&self) -> Work {
+        self.process.as_ref().expect("the guard runs").work()
     }
 
     /// All it printed, of every start.
@@ -160,11 +237,35 @@ impl Guard {
         String::from_utf8_lossy(&printed).into_owned()
     }
 
-    /// The records of the audit log. A last line that is not complete yet is left out.
+    /// The files of the audit log, the one that is written last.
+    pub fn audit_files(&self) -> Vec<PathBuf> {
+        let path = self.settings.path("audit.path", self.state_dir().join("audit.jsonl"));
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned() + ".";
+        let files = fs::read_dir(path.parent().unwrap()).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = files
+            .filter(|file| file.file_name().to_string_lossy().starts_with(&name))
+            .map(|file| file.path())
+            .collect();
+        files.sort();
+        files.push(path);
+        files
+    }
+
+    /// The lines of the audit log. A last line that is not complete yet is left out.
+    fn audit_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for file in self.audit_files() {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            lines.extend(whole.map(str::to_owned));
+        }
+        lines
+    }
+
+    /// The records of the audit log.
     pub fn audit(&self) -> Vec<Value> {
-        let file = fs::read_to_string(self.state_dir().join("audit.jsonl")).unwrap_or_default();
-        let lines = file.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        lines.map(|line| serde_json::from_str(line).expect("a record is a JSON line")).collect()
+        let read = |line: &String| serde_json::from_str(line).expect("a record is a JSON line");
+        self.audit_lines().iter().map(read).collect()
     }
 
     /// The records about mail to this recipient.
@@ -173,44 +274,66 @@ impl Guard {
         self.audit().into_iter().filter(about).collect()
     }
 
-    /// Waits for a record about mail to this recipient.
+    /// Waits for a record about mail to this recipient, and gives the last one.
     pub fn wait_for_record(&self, recipient: &str) -> Value {
         let what = format!("an audit record about <{recipient}>");
         until(&what, || self.audit_of(recipient).into_iter().next_back())
     }
 
-    /// What is in quarantine, by name. Copies that are still staged (`.pending`) do not count.
+    fn quarantine_folder(&self) -> PathBuf {
+        self.settings.path("quarantine.path", self.state_dir().join("quarantine"))
+    }
+
+    /// What is in quarantine, by name. What is still on its way (`.pending`) does not count.
     pub fn quarantine(&self) -> Vec<Held> {
-        let folder = self.state_dir().join("quarantine");
         let mut held = Vec::new();
-        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        for file in fs::read_dir(self.quarantine_folder()).into_iter().flatten().flatten() {
             let path = file.path();
-            if path.extension().is_none_or(|extension| extension != "eml") {
+            // The slip gets its name last.
+            if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            let record = fs::read(path.with_extension("json")).expect("a record beside each copy");
+            let json = |text: &str| serde_json::from_str(text).expect("a slip is JSON");
+            let copies = fs::read_to_string(path.with_extension("copies")).unwrap_or_default();
+            let whole = copies.split_inclusive('\n').filter(|line| line.ends_with('\n'));
             held.push(Held {
                 name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-                message: fs::read(&path).unwrap(),
-                record: serde_json::from_slice(&record).expect("the record is JSON"),
+                message: fs::read(path.with_extension("eml")).expect("a message beside each slip"),
+                slip: json(&fs::read_to_string(&path).unwrap()),
+                copies: whole.map(json).collect(),
             });
         }
         held.sort_by(|one, other| one.name.cmp(&other.name));
         held
     }
+
+    /// For whom something is held, in the order of the alphabet.
+    pub fn held_for(&self) -> Vec<String> {
+        let mut recipients: Vec<String> =
+            self.quarantine().iter().flat_map(Held::recipients).collect();
+        recipients.sort();
+        recipients
+    }
+
+    /// How many files are on their way into the quarantine, or were at the last crash.
+    pub fn pending(&self) -> usize {
+        let files = fs::read_dir(self.quarantine_folder()).into_iter().flatten().flatten();
+        files.filter(|file| file.file_name().to_string_lossy().ends_with(".pending")).count()
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.crash();
+        let lines = self.audit_lines();
         if std::thread::panicking() {
             // As text: this must not panic again.
-            let audit = fs::read(self.state_dir().join("audit.jsonl")).unwrap_or_default();
-            let audit = String::from_utf8_lossy(&audit).into_owned();
-            let records: Vec<&str> = audit.lines().collect();
-            let last = &records[records.len().saturating_sub(RECORDS_SHOWN)..];
+            let last = &lines[lines.len().saturating_sub(RECORDS_SHOWN)..];
             eprintln!("--- log of the guard\n{}", self.log());
-            eprintln!("--- the last of its audit log\n{}", last.join("\n"));
+            eprintln!("--- the last of its audit log\n{}", last.concat());
+            return;
         }
+        lines.iter().for_each(|line| assert_valid(line));
     }
 }
 
@@ -224,10 +347,11 @@ fn answers(address: SocketAddr) -> bool {
 
 #[test]
 fn settings_nest_by_their_dots() {
-    let settings = Settings::before("127.0.0.1:25".parse().unwrap()).set("tap.milter.listen", "x");
-    assert_eq!(settings.0["tap"]["milter"]["listen"].as_str(), Some("x"));
+    let settings = Settings::before("127.0.0.1:25".parse().unwrap()).set("audit.path", "x");
     assert_eq!(settings.0["outbound"]["next_hop"][0].as_str(), Some("127.0.0.1:25"));
     assert_eq!(settings.0["local"]["domains"][0].as_str(), Some("ours.example"));
+    assert_eq!(settings.path("audit.path", "y".into()), PathBuf::from("x"));
+    assert_eq!(settings.path("quarantine.path", "y".into()), PathBuf::from("y"));
 }
 
 /// Goal: a guard that does not start is seen at once, with its words. Method: a key that does not
@@ -235,6 +359,6 @@ fn settings_nest_by_their_dots() {
 #[test]
 fn a_guard_that_ends_at_once_is_reported() {
     let settings = Settings::before("127.0.0.1:25".parse().unwrap()).set("no.such.key", 1);
-    let why = Guard::try_start(settings).err().expect("it must not start");
-    assert!(why.starts_with("the guard ended: exit status"), "{why}");
+    let why = Guard::try_start(Port::claim(), settings).err().expect("it must not start");
+    assert!(why.starts_with("the guard ended: exit status: 78"), "{why}");
 }

@@ -27,6 +27,30 @@ pub fn forged_bounce(to: &str, id: &str) -> String {
     )
 }
 
+/// A bounce as our own Postfix writes it, about a letter that came in from `to`: above our Received
+/// line stands what our border found out.
+pub fn own_bounce(to: &str, id: &str, results: &str) -> String {
+    format!(
+        "Received: by mx.ours.example (Postfix)\r\n\tid 4B2; Sat, 21 Nov 2026 10:00:01 +0000\r\n\
+         From: Mail Delivery System <MAILER-DAEMON@ours.example>\r\nTo: {to}\r\n\
+         Subject: Undelivered Mail Returned to Sender\r\nMessage-ID: <bounce-{id}@mx.ours.example>\r\n\
+         Date: Sat, 21 Nov 2026 10:00:01 +0000\r\nAuto-Submitted: auto-replied\r\n\
+         MIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status; boundary=\"4B1/mx\"\r\n\r\n\
+         --4B1/mx\r\n\r\nI'm sorry to have to inform you that your message could not\r\n\
+         be delivered to one or more recipients.\r\n\
+         --4B1/mx\r\nContent-Type: message/delivery-status\r\n\r\n\
+         Reporting-MTA: dns; mx.ours.example\r\nX-Postfix-Queue-ID: 4B1\r\n\
+         X-Postfix-Sender: rfc822; {to}\r\nArrival-Date: Sat, 21 Nov 2026 10:00:00 +0000\r\n\r\n\
+         Final-Recipient: rfc822; gone@ours.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n\
+         --4B1/mx\r\nContent-Type: message/rfc822\r\n\r\nReturn-Path: <{to}>\r\n\
+         Authentication-Results: {results}\r\n\
+         Received: from mail.far.example (unknown [192.0.2.55])\r\n\tby mx.ours.example (Postfix) \
+         with ESMTP id 4B1; Sat, 21 Nov 2026 10:00:00 +0000\r\n{}\r\n--4B1/mx--\r\n",
+        letter(to, "gone@ours.example", id)
+    )
+}
+
 /// An out-of-office reply, as Pigeonhole writes it, to the letter with this id.
 pub fn vacation_reply(from: &str, to: &str, id: &str) -> String {
     format!(

@@ -22,6 +22,23 @@ pub struct Process {
     log: PathBuf,
 }
 
+/// What a program has done so far (proc(5)).
+#[derive(Clone, Copy, Debug)]
+pub struct Work {
+    /// Bytes read from and written to files.
+    pub bytes: u64,
+    /// Processor time, in clock ticks.
+    pub ticks: u64,
+}
+
+impl std::ops::Sub for Work {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { bytes: self.bytes - before.bytes, ticks: self.ticks - before.ticks }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub enum Signal {
     Hup,
@@ -63,6 +80,20 @@ impl Process {
         until("the program to end", || self.status())
     }
 
+    /// What it has done so far.
+    pub fn work(&self) -> Work {
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.id())).unwrap();
+        let io = of("io");
+        let bytes = io.lines().filter_map(|line| {
+            line.strip_prefix("rchar: ").or_else(|| line.strip_prefix("wchar: "))
+        });
+        // After the name in brackets: state, then ten others, then user and system time.
+        let stat = of("stat");
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        let ticks = rest.split(' ').skip(11).take(2);
+        Work { bytes: sum(bytes), ticks: sum(ticks) }
+    }
+
     /// What it printed so far.
     pub fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -90,6 +121,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn sum<'a>(numbers: impl Iterator<Item = &'a str>) -> u64 {
+    numbers.map(|number| number.parse::<u64>().unwrap()).sum()
 }
 
 /// Signals a process, or with a leading minus a group. That it is gone already is no fault.
@@ -137,7 +172,10 @@ pub fn keeper(line: &str) {
             esac
         done
         for group in "${!groups[@]}"; do kill -KILL -- "-$group"; done 2>/dev/null
-        for folder in "${!folders[@]}"; do rm -rf -- "$folder"; done
+        for folder in "${!folders[@]}"; do
+            umount -l -- "$folder" 2>/dev/null
+            rm -rf -- "$folder"
+        done
     "#;
     static INPUT: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     let input = INPUT.get_or_init(|| {

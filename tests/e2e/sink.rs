@@ -48,6 +48,7 @@ pub enum Stage {
     Hello,
     Mail,
     Rcpt,
+    Reset,
     Data,
     /// When this many bytes of the message have come in.
     MidData(usize),
@@ -71,10 +72,11 @@ pub enum Act {
 }
 
 /// Every way in which a next hop can fail a transaction, by stage: refuse for now, refuse for good,
-/// close without a word, and die after taking the message.
+/// leave, close without a word, and die after taking the message.
 pub fn troubles() -> Vec<(Stage, Act)> {
     let stages = [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::MidData(20), Stage::EndOfData];
-    let acts = [Act::Say("451 4.3.0 Later"), Act::Say("550 5.7.1 No"), Act::Close];
+    let said = ["451 4.3.0 Later", "550 5.7.1 No", "421 4.3.2 Leaving"];
+    let acts: Vec<Act> = said.into_iter().map(Act::Say).chain([Act::Close]).collect();
     let mut troubles: Vec<(Stage, Act)> = Vec::new();
     for stage in stages {
         troubles.extend(acts.iter().map(|act| (stage, act.clone())));
@@ -89,6 +91,8 @@ struct Order {
     /// In the command line, or the message; compared without case. Empty: always.
     containing: String,
     act: Act,
+    /// How often it is passed over first.
+    after: usize,
     times: usize,
 }
 
@@ -117,7 +121,7 @@ pub struct Transaction {
     /// As in the command, without the brackets; the null reverse-path is empty.
     pub reverse_path: String,
     pub parameters: Vec<String>,
-    /// The attributes of XFORWARD commands since the last transaction.
+    /// The attributes of XFORWARD commands since the last transaction or RSET.
     pub xforward: Vec<String>,
     pub recipients: Vec<Recipient>,
     /// Byte-exact, dots unstuffed.
@@ -167,6 +171,10 @@ impl Shared {
             order.times > 0 && order.stage == stage && text.contains(&order.containing)
         };
         let order = state.orders.iter_mut().find(matches)?;
+        if order.after > 0 {
+            order.after -= 1;
+            return None;
+        }
         order.times -= 1;
         Some(order.act.clone())
     }
@@ -229,7 +237,19 @@ impl Sink {
     /// times.
     pub fn order(&self, stage: Stage, containing: &str, act: Act, times: usize) {
         let containing = containing.to_ascii_lowercase();
-        self.shared.state().orders.push(Order { stage, containing, act, times });
+        self.shared.state().orders.push(Order { stage, containing, act, after: 0, times });
+    }
+
+    /// The same from the second time on that the stage is reached.
+    pub fn order_second(&self, stage: Stage, act: Act) {
+        let containing = String::new();
+        let order = Order { stage, containing, act, after: 1, times: usize::MAX };
+        self.shared.state().orders.push(order);
+    }
+
+    /// How many orders have not been carried out to their end.
+    pub fn orders_left(&self) -> usize {
+        self.shared.state().orders.iter().filter(|order| order.times > 0).count()
     }
 
     /// Forgets all orders.
@@ -352,7 +372,7 @@ impl Session {
                 "DATA" => self.data(&line).await?,
                 "RSET" => {
                     self.clear();
-                    self.say("250 2.0.0 Ok").await?;
+                    self.answer(Stage::Reset, &line, "250 2.0.0 Ok").await?;
                 }
                 "XFORWARD" => {
                     self.current.xforward.extend(rest.split(' ').map(str::to_owned));
@@ -373,6 +393,7 @@ impl Session {
         self.current.parameters.clear();
         self.current.recipients.clear();
         self.current.message.clear();
+        self.current.xforward.clear();
         self.current.fate = Fate::Broken;
     }
 
@@ -425,7 +446,6 @@ impl Session {
             Protocol::Smtp => self.end_of_data_smtp().await?,
             Protocol::Lmtp => self.end_of_data_lmtp().await?,
         }
-        self.current.xforward.clear();
         self.clear();
         Ok(())
     }

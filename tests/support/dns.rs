@@ -108,6 +108,11 @@ impl TestDns {
         self.state.lock().unwrap().faults.push((name, kind, fault, times));
     }
 
+    /// Behaves again.
+    pub fn heal(&self) {
+        self.state.lock().unwrap().faults.clear();
+    }
+
     /// What it was asked, in order: `TXT _dmarc.example.org`; repetitions included.
     pub fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()

@@ -55,11 +55,12 @@ impl Settings {
         self
     }
 
-    /// What the border found out about mail from `reverse_path`.
-    pub fn authentication_results(mut self, reverse_path: &str, results: &str) -> Self {
+    /// What the border found out about mail from an address or a domain.
+    pub fn authentication_results(mut self, from: &str, results: &str) -> Self {
+        let from = if from.contains('@') { from.to_owned() } else { format!("*@{from}") };
         // A colon in the value would end a list item; only the first colon here is the header's.
         self.acl_data.push_str(&format!(
-            "  warn senders = {reverse_path}\n    \
+            "  warn senders = {from}\n    \
              add_header = :at_start:Authentication-Results: {results}\n"
         ));
         self
@@ -239,13 +240,16 @@ begin retry
 }
 
 /// `exim -bp`: for each message a line ` 3h 2.9K 1abcde-000000-00 <sender> *** frozen ***`, then
-/// its recipients, indented, with a D before those that have been served.
+/// its recipients, indented, with a D before those that have been served. The size is missing for a
+/// message that leaves at this moment.
 fn queued(listing: &str) -> Vec<Queued> {
     let mut messages: Vec<Queued> = Vec::new();
     for line in listing.lines().filter(|line| !line.trim().is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         match (words.as_slice(), messages.last_mut()) {
-            ([_age, _size, id, sender, rest @ ..], _) if sender.starts_with('<') => {
+            ([_age, id, sender, rest @ ..] | [_age, _, id, sender, rest @ ..], _)
+                if sender.starts_with('<') =>
+            {
                 messages.push(Queued {
                     id: (*id).to_owned(),
                     reverse_path: sender.trim_matches(['<', '>']).to_owned(),
@@ -264,9 +268,11 @@ fn queued(listing: &str) -> Vec<Queued> {
 #[test]
 fn a_queue_listing_is_read() {
     let listing = " 0m   741 1vM2Hp-0004Ku-1k <> *** frozen ***\n          victim@victim.example\n\n\
-                   25m  2.9K 1vM2Hp-0004Kx-2m <alice@ours.example>\n        D done@far.example\n          late@far.example\n\n";
+                   25m  2.9K 1vM2Hp-0004Kx-2m <alice@ours.example>\n        D done@far.example\n          late@far.example\n\n \
+                   0m       1vM2Hp-0004Ky-3n <alice@ours.example>\n\n";
     let messages = queued(listing);
-    assert_eq!(messages.len(), 2);
+    assert_eq!(messages.len(), 3);
+    assert_eq!(messages[2].id, "1vM2Hp-0004Ky-3n");
     assert!(messages[0].frozen && messages[0].reverse_path.is_empty());
     assert_eq!(messages[1].recipients, ["late@far.example"]);
 }

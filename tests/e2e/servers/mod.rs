@@ -31,13 +31,17 @@ fn root() -> PathBuf {
 }
 
 /// Whether the real servers are missing. Then says so by the test's name; the test returns.
-/// Under `CI` or `REPLYGUARD_NO_SKIP=1` a test that cannot run is a failure.
 #[must_use]
 pub fn missing() -> bool {
-    if root().join(".edition").exists() {
-        return false;
+    let missing = !root().join(".edition").exists();
+    if missing {
+        skipped("Postfix, Exim and Dovecot are not there; run scripts/setup as root");
     }
-    let why = "Postfix, Exim and Dovecot are not there; run scripts/setup as root";
+    missing
+}
+
+/// Says that this test cannot run. Under `CI` or `REPLYGUARD_NO_SKIP=1` that is a failure.
+pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let strict = ["CI", "REPLYGUARD_NO_SKIP"].iter().any(|name| {
         std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
@@ -45,7 +49,6 @@ pub fn missing() -> bool {
     assert!(!strict, "{test} cannot run: {why}");
     // Why: not `eprintln!`, which the test harness keeps to itself when a test passes.
     let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
-    true
 }
 
 /// The users inside the root folder; `scripts/setup` makes them.

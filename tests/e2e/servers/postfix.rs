@@ -76,7 +76,9 @@ impl Default for Settings {
             ("default_transport", "error:no way out"),
             ("relay_transport", "error:no way out"),
             ("queue_run_delay", "1s"),
-            ("minimal_backoff_time", "1s"),
+            // Why not 1 s: what is due within a second is tried at once, and what is tried while the
+            // last attempt still has its file locked waits for a minute (`qmgr_active_feed`).
+            ("minimal_backoff_time", "2s"),
             ("maximal_backoff_time", "2s"),
             ("transport_retry_time", "1s"),
         ];
@@ -127,10 +129,14 @@ impl Settings {
         self.set("virtual_transport", format!("lmtp:inet:{}", brackets(lmtp)))
     }
 
-    /// What the border found out about mail from `reverse_path`: the line stands above our own
-    /// `Received`, as a milter's would.
-    pub fn authentication_results(self, reverse_path: &str, results: &str) -> Self {
-        let line = format!("{reverse_path} PREPEND Authentication-Results: {results}\n");
+    /// What the border found out about mail from an address or a domain: the line stands above our
+    /// own `Received`, as a milter's would. May be called for several.
+    pub fn authentication_results(mut self, from: &str, results: &str) -> Self {
+        let line = format!("{from} PREPEND Authentication-Results: {results}\n");
+        if let Some((_, text)) = self.files.iter_mut().find(|(name, _)| name == "results") {
+            text.push_str(&line);
+            return self;
+        }
         // Why at DATA: the checks of MAIL and RCPT run once for each recipient.
         self.set("smtpd_data_restrictions", "check_sender_access texthash:/etc/postfix/results")
             .file("results", line)
@@ -311,15 +317,20 @@ impl Postfix {
         self.instance.run("/usr/sbin/postcat", &["-c", &etc, "-qhb", id]).stdout
     }
 
-    /// Tries everything in the queue at once.
+    /// Tries everything in the queue at once. Not while something is being tried: see the base.
     pub fn flush(&self) {
         let etc = self.instance.inside("etc");
         self.instance.ask("/usr/sbin/postqueue", &["-c", &etc, "-f"]);
     }
 
-    /// Waits until the queue is empty.
+    /// Waits until the queue is empty. Patience counts from the last message that left.
     pub fn drained(&self) {
-        until("Postfix's queue to become empty", || self.queue().is_empty().then_some(()));
+        let mut left = self.queue().len();
+        while left > 0 {
+            left = until("Postfix's queue to become empty", || {
+                Some(self.queue().len()).filter(|&now| now < left)
+            });
+        }
     }
 
     /// Hands in a message through `sendmail`, as a program on the host does.

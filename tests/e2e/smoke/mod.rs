@@ -3,6 +3,6 @@
 
 mod dovecot;
 mod exim;
+mod forwards;
 mod harness;
 mod postfix;
-mod routing;

@@ -1,0 +1,71 @@
+//! The first ten minutes: the shipped minimal configuration, checked, run, observed, enforced.
+
+use super::{FORGED, FRIEND, GENUINE, GONE, VICTIM, mailboxes};
+use crate::claim::Port;
+use crate::client::{Client, Mail};
+use crate::guard::{Guard, Settings};
+use crate::mail::letter;
+use crate::servers::postfix::{self, Postfix};
+use crate::servers::{Which, missing, shipped};
+use crate::sink::Sink;
+use crate::wait::until;
+
+/// Goal: what is shipped has no fault. Method: `check-config` on the files as they are.
+#[test]
+fn the_shipped_configurations_have_no_fault() {
+    for name in ["minimal.toml", "replyguard.toml"] {
+        let file = format!("{}/config/{name}", env!("CARGO_MANIFEST_DIR"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_replyguard"));
+        let output = command.args(["check-config", "--config", &file]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains(": no fault\n"), "{name}: {output:?}");
+        assert!(!said.contains("note:") && output.stderr.is_empty(), "{name}: {output:?}");
+    }
+}
+
+/// Goal: an administrator who follows the shipped files step by step has a guard that works.
+/// Method: `minimal.toml` with this host's names, first on trial and then in earnest; Postfix with
+/// the shipped variant for a server that delivers to the world itself.
+#[test]
+fn the_shipped_files_make_a_guard_that_works() {
+    if missing() {
+        return;
+    }
+    let (sink, mailboxes) = (Sink::smtp(), mailboxes());
+    let (front, back) = (Port::claim(), Port::claim());
+    let settings = postfix::Settings::default()
+        .next_hop(sink.address())
+        .mailboxes(mailboxes.address())
+        .authentication_results("victim.example", FORGED)
+        .authentication_results("friend.example", GENUINE)
+        .variant_c(front.address(), &back, Which::Automatic);
+    let postfix = Postfix::start(&settings);
+    let enforcing = shipped(
+        "minimal.toml",
+        &[
+            ("127.0.0.1:10026", &back.address().to_string()),
+            ("mx.example.org", "mx.ours.example"),
+            ("\"example.org\"", "\"ours.example\""),
+        ],
+    );
+    let observing = enforcing.replace("\"enforce\"", "\"observe\"");
+    let mut guard = Guard::start_at(front, Settings::file(&observing));
+    assert!(guard.cli(&["check-config"]).status.success());
+
+    let send = |from: &str, id: &str| {
+        let mut client = Client::from_outside(postfix.border(), "192.0.2.55", "mail.far.example");
+        client.deliver(&Mail::new(from, &[GONE], letter(from, GONE, id)));
+    };
+    send(VICTIM, "on-trial");
+    assert_eq!(sink.wait_for_text("on-trial").addresses(), [VICTIM]);
+    assert_eq!(guard.wait_for_record(VICTIM)["would"], "quarantine");
+
+    guard.configure(Settings::file(&enforcing));
+    guard.reload();
+    send(VICTIM, "in-earnest");
+    send(FRIEND, "typo");
+    assert_eq!(sink.wait_for_text("typo").addresses(), [FRIEND]);
+    until("the forged sender's bounce to be held", || (guard.held_for() == [VICTIM]).then_some(()));
+    postfix.drained();
+    assert_eq!(sink.taken().len(), 2);
+}
