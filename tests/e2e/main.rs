@@ -26,24 +26,19 @@
 )]
 
 mod claim;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod client;
+mod disk;
 #[path = "../support/dns.rs"]
 mod dns;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod guard;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod ledger;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod mail;
 mod pass;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod process;
 mod scenarios;
 #[path = "../support/schema.rs"]
 mod schema;
 mod servers;
-#[allow(dead_code, reason = "the scenarios of failure use the rest")]
 mod sink;
 mod smoke;
 mod wait;

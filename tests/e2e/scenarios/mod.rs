@@ -1,13 +1,18 @@
 //! The guard between real servers: what it is there for, and what must never happen.
 
 mod bounces;
+mod crash;
 mod daemon;
+mod disk;
+mod flood;
 mod forwards;
 mod freezing;
 mod lmtp;
 mod loops;
+mod outage;
 mod routing;
 mod setup;
+mod stages;
 
 use std::net::SocketAddr;
 
