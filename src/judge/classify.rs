@@ -20,7 +20,7 @@ use crate::judge::words_of_failure::{DELAY, FAILURE_SUBJECT, FAILURE_TEXT};
 use crate::judge::words_of_reply::{REPLY_LABEL, REPLY_TEMPLATES, REPLY_TEXT};
 use crate::mail::header::Field;
 use crate::mail::limits::{SIGNAL_DETAIL_BYTES_MAX, SIGNALS_MAX};
-use crate::mail::report::{Content, Dsn, Feedback};
+use crate::mail::report::{Content, Dsn, Feedback, Place};
 use crate::mail::shown::Shown;
 
 /// What kind of message it is.
@@ -198,6 +198,9 @@ fn journal(reading: &Reading<'_>, _: &mut Vec<Signal>) -> Option<Class> {
 /// A report by its form. Before Auto-Submitted: most bounces say `auto-replied` too.
 fn report(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     let report = reading.report.as_ref()?;
+    if report.place == Place::Inside && is_persons(reading) {
+        return None;
+    }
     let (class, id, standard) = match &report.content {
         Content::Dsn(dsn) => {
             (Class::Dsn(dsn_action(dsn, reading)), "delivery-status", "RFC 3464 §2")
@@ -210,6 +213,13 @@ fn report(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     };
     signals.push(Signal::new(id, &report.shown_by, standard));
     Some(class)
+}
+
+/// Whether a person, or the responder of one, may have sent it: then a report in it is one that the
+/// person got, and hands on.
+fn is_persons(reading: &Reading<'_>) -> bool {
+    let is_answer = reading.marks.has(Mark::Replied) || reading.is_reply_subject;
+    reading.author < Author::Postmaster && (is_answer || reading.sender == Sender::Mailbox)
 }
 
 fn feedback_class(feedback: &Feedback) -> (Class, &'static str, &'static str) {
@@ -374,8 +384,9 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
         Author::Postmaster => {
             failure.has_words() && failure.count() + usize::from(is_nobodys) > 1 || names_recipients
         }
-        // A vacation may say that a mailbox is no longer read; only a bounce returns the message.
-        _ if reading.marks.has(Mark::Replied) => failure.text.is_some() && failure.encloses,
+        // Why: a vacation may say that a mailbox is no longer read, and return a message too; and
+        // what it repeats may say anything.
+        _ if reading.marks.has(Mark::Replied) => false,
         _ if is_nobodys => failure.has_words() && (failure.count() > 1 || names_recipients),
         _ if is_untyped_report => failure.has_words(),
         _ => failure.text.is_some() && failure.encloses,
@@ -636,6 +647,32 @@ mod tests {
             report("delivery-status", "Action: failed")
         );
         assert_eq!(class_of("joe@a.test", &attached), "personal");
+    }
+
+    #[test]
+    fn a_report_that_somebody_hands_on_is_not_his() {
+        let bare = "Content-Type: multipart/mixed; boundary=o\n\n--o\n\nLook\n--o\n\
+            Content-Type: message/delivery-status\n\nAction: failed\n--o\n\
+            Content-Type: message/rfc822\n\nSubject: x\n\nbody\n--o--\n"
+            .to_owned();
+        let wrapped = format!(
+            "Content-Type: multipart/mixed; boundary=o\n\n--o\n\nLook\n--o\n{}\n--o--\n",
+            report("delivery-status", "Action: failed")
+        );
+        for parts in [bare, wrapped] {
+            let of = |path: &str, header: &str| class_of(path, &format!("{header}{parts}"));
+            let joe = "From: joe@a.test\nSubject: FW: Undeliverable: x\n";
+            assert_eq!(of("joe@a.test", joe), "personal");
+            assert_eq!(of("", joe), "personal");
+            let replied = "From: joe@a.test\nAuto-Submitted: auto-replied\n";
+            assert_eq!(of("<>", replied), "auto-reply");
+            assert_eq!(of("joe@a.test", replied), "auto-reply");
+            // A filter wrapped it, or a server knows the parts and not the wrapping.
+            let daemon = "From: MAILER-DAEMON@a.test\nSubject: failure notice\n";
+            assert_eq!(of("<>", daemon), "dsn.failed");
+            assert_eq!(of("list-bounces@a.test", daemon), "dsn.failed");
+            assert_eq!(of("<>", "From: Delivery <d@a.test>\n"), "dsn.failed");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub mod words_of_reply;
 
 use std::ops::Range;
 
-use crate::judge::border::{Border, Trace};
+use crate::judge::border::{Border, End, Trace};
 use crate::judge::classify::{Class, Guarded, Signal, classify};
 use crate::judge::evidence::{Gap, GapCause};
 use crate::judge::fingerprint::{Campaign, Fingerprint, FingerprintKey};
@@ -193,6 +193,9 @@ fn origin(
     border: &Border,
     site: &Site,
 ) -> (Origin, Option<Signal>) {
+    if let End::BehindRelay { relay } = &border.end {
+        return (Origin::Relayed, Some(Signal::new("behind-relay", &relay.to_string(), "")));
+    }
     if let Some(line) = border.line() {
         let shown = format!("{} at {}", line.ip, line.by);
         return match line.is_private() {
@@ -320,6 +323,16 @@ mod tests {
         assert_eq!(alone(&both).origin, Some(Origin::Relayed));
         let forged = format!("{inside}{theirs}{outside}{VACATION}");
         assert_eq!(alone(&forged).origin, Some(Origin::Ours));
+    }
+
+    #[test]
+    fn what_came_through_a_gateway_came_from_outside() {
+        let site = Site { trusted_relays: vec!["192.0.2.7/32".parse().unwrap()], ..site() };
+        let line = "Received: from gw (gw [192.0.2.7]) by mx.ours.test (Postfix) id A\n";
+        let message = Message::new(format!("{line}{VACATION}"), Completeness::Whole);
+        let case = read_alone(&message, &site, &KEY);
+        assert_eq!(case.origin, Some(Origin::Relayed));
+        assert!(case.signals.iter().any(|signal| signal.id == "behind-relay"));
     }
 
     #[test]

@@ -22,13 +22,14 @@ use crate::judge::findings::{Identities, findings};
 use crate::judge::keys::{keys, reporting_host};
 use crate::judge::quote::whole;
 use crate::judge::reading::Reading;
+use crate::judge::signs::{Author as Kind, Mark};
 use crate::judge::site::Site;
 use crate::mail::address::{Address, ReversePath};
 use crate::mail::author::Author;
 use crate::mail::header::{AutoSubmitted, Field, Fields, Precedence, reverse_path};
 use crate::mail::limits::{FAILED_RECIPIENTS_MAX, TEXT_BYTES_MAX};
 use crate::mail::raw::split;
-use crate::mail::report::{Content, Form};
+use crate::mail::report::{Content, Form, Place};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
@@ -174,10 +175,17 @@ impl Original {
         let trace = Trace::of(&header);
         original.read_report(reading);
         original.read_header(&header, &trace);
+        original.kind = match class.guarded() {
+            Guarded::Report => SubjectKind::of_reported(&header),
+            Guarded::Response | Guarded::No => SubjectKind::of(&header),
+        };
         let reporter = reporting_host(reading);
         let is_reporters = source.provenance == Provenance::Reporter;
-        if original.return_path.is_none() && is_reporters {
-            original.return_path = written_return_path(&header, &trace, &reporter, site);
+        if is_reporters {
+            let written = || written_return_path(&header, &trace, &reporter, site);
+            original.return_path = original.return_path.take().or_else(written);
+        } else if class.guarded() == Guarded::Response {
+            original.return_path = None;
         }
         if original.return_path.as_ref().is_some_and(|path| is_spelt_null(path, &reporter)) {
             original.return_path = Some(ReversePath::Null);
@@ -249,7 +257,6 @@ impl Original {
         self.subject = subject.map(|subject| Shown::new(&subject).into_string());
         self.date = header.first("date").and_then(Field::date);
         self.arrived = self.arrived.or_else(|| trace.top().and_then(|line| line.date));
-        self.kind = SubjectKind::of(header);
     }
 
     /// The best Message-ID, without angle brackets; `None` when no field named one.
@@ -278,6 +285,17 @@ impl SubjectKind {
         });
         SubjectKind { list: list.map(shown), automatic: automatic.map(shown) }
     }
+
+    /// The same for the subject of a report, which is automatic only if it is a report itself.
+    ///
+    /// Why: newsletters and spam may call themselves automatic, and be complained about; only a
+    /// report about a report goes round.
+    fn of_reported(header: &Fields<'_>) -> SubjectKind {
+        let mut kind = SubjectKind::of(header);
+        let media = header.text("content-type").unwrap_or_default();
+        kind.automatic = is_report(&media).then(|| Shown::at_most(&media, 100).into_string());
+        kind
+    }
 }
 
 /// Fields of list traffic: RFC 2369, RFC 2919, and those of older list servers.
@@ -302,6 +320,13 @@ fn is_bulk(value: &str) -> bool {
     )
 }
 
+/// Whether a Content-Type is that of a feedback or TLS report (RFC 5965 §2, RFC 8460 §5.3).
+fn is_report(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let is_type = |kind: &str| value.contains(kind);
+    value.starts_with("multipart/report") && (is_type("feedback-report") || is_type("tlsrpt"))
+}
+
 fn is_suppressed(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     ["all", "oof", "autoreply"].iter().any(|word| value.contains(word))
@@ -318,8 +343,10 @@ struct Source<'r> {
 /// Whether the reporting system itself put the header where it stands.
 ///
 /// Why it matters: what the header *proves* hangs on its upper lines being ours. A responder that
-/// hands back a peer's attachment, or a text that repeats a peer's folded field, can show a whole
-/// header that the peer composed. It may name the message, and prove nothing.
+/// hands back a peer's attachment, or a text that repeats a peer's words, can show a whole header
+/// that the peer composed. It may name the message, and prove nothing. So a header counts as the
+/// reporter's only where the message *is* the report (RFC 6522 §3) and the header a part of it: the
+/// one form that a peer's text cannot take on by being repeated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Provenance {
     /// It did.
@@ -328,16 +355,38 @@ enum Provenance {
     Doubtful,
 }
 
+impl Provenance {
+    /// Whose word a part of the message is.
+    ///
+    /// Why the author counts too: a responder that turns a message round in place hands back the
+    /// peer's parts in the peer's wrapping, but under the name of our user, as an answer.
+    fn of_part(reading: &Reading<'_>, class: Class) -> Provenance {
+        let is_report = reading.report.as_ref().is_some_and(|report| {
+            let says_class = matches!(
+                (&report.content, class),
+                (Content::Dsn(_), Class::Dsn(_)) | (Content::Mdn(_), Class::Mdn)
+            );
+            report.place == Place::Root && says_class
+        });
+        let is_answer =
+            reading.marks.any(&[Mark::Replied, Mark::Answers]) || reading.is_reply_subject;
+        match is_report && (reading.author >= Kind::Postmaster || !is_answer) {
+            true => Provenance::Reporter,
+            false => Provenance::Doubtful,
+        }
+    }
+}
+
 impl<'r> Source<'r> {
     fn of(reading: &'r Reading<'_>, class: Class) -> Source<'r> {
         let is_report = matches!(class, Class::Dsn(_) | Class::Mdn);
-        let provenance = if is_report { Provenance::Reporter } else { Provenance::Doubtful };
         if let Some(embedded) = reading.embedded() {
             let found_as = match embedded.form {
                 Form::Message => FoundAs::Rfc822,
                 Form::Header => FoundAs::Rfc822Headers,
             };
             let bytes = Cow::Borrowed(embedded.bytes.as_ref());
+            let provenance = Provenance::of_part(reading, class);
             return Source { found_as, bytes, range: embedded.range.clone(), provenance };
         }
         let none = Source {
@@ -350,14 +399,8 @@ impl<'r> Source<'r> {
         if !is_report && class != Class::Challenge {
             return none;
         }
-        let found_as = FoundAs::Text;
-        if let Some(text) = reading.quoted() {
-            let is_flush = reading.quote().is_some_and(|quote| quote.is_flush());
-            let provenance = if is_flush { provenance } else { Provenance::Doubtful };
-            return Source { found_as, bytes: bytes_of(text), range: None, provenance };
-        }
-        match attached_text(reading) {
-            Some(text) => Source { found_as, bytes: bytes_of(text), ..none },
+        match reading.quoted().or_else(|| attached_text(reading)) {
+            Some(text) => Source { found_as: FoundAs::Text, bytes: bytes_of(text), ..none },
             None => none,
         }
     }
@@ -573,55 +616,129 @@ mod tests {
         let found = original(qmail);
         assert_eq!(found.found_as, FoundAs::Text);
         assert_eq!(names(&found), ["<m1@bank.test>"]);
-        assert_eq!(path(&found).as_deref(), Some("victim@bank.test"));
+        assert_eq!(path(&found), None);
         assert_eq!(failed(&found), ["u@ours.test"]);
         assert!(matches!(&found.keys[0], Key::MessageId { named_by: NamedBy::Text, .. }));
     }
 
-    #[test]
-    fn a_header_that_a_peer_may_have_composed_proves_nothing() {
+    /// What a peer writes into his message to have it believed.
+    const COMPOSED: &str = "Return-Path: <victim@bank.test>\n\
+        Authentication-Results: mx.ours.test; spf=pass smtp.mailfrom=victim@bank.test\n\
+        Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1\n\
+        Message-ID: <m@bank.test>\nSubject: s\n";
+
+    /// What a site whose border strips our Authentication-Results believes of a response.
+    fn believed(message: &str) -> Original {
         let site = Site {
             authserv_ids: ["mx.ours.test".into()].into(),
             authserv_stripped: true,
             ..site()
         };
-        let of = |message: &str| {
-            let view = View::read(message.as_bytes());
-            let reading = Reading::new(&view, Some(&ReversePath::Null));
-            let (class, _) = classify(&reading);
-            Original::of(&reading, class, &site)
+        let view = View::read(message.as_bytes());
+        let reading = Reading::new(&view, Some(&ReversePath::Null));
+        let (class, _) = classify(&reading);
+        Original::of(&reading, class, &site)
+    }
+
+    /// Parts inside a multipart of this kind.
+    fn parts(top: &str, kind: &str, parts: &[&str]) -> String {
+        let parts: String = parts.iter().map(|part| format!("--b\n{part}\n")).collect();
+        format!("{top}Content-Type: multipart/{kind}; boundary=b\n\n{parts}--b--\n")
+    }
+
+    const DAEMON: &str = "From: MAILER-DAEMON@ours.test\nSubject: failure notice\n";
+
+    /// A report of RFC 3464, as the parts of a multipart.
+    fn report_parts() -> [String; 3] {
+        [
+            "\nIt was not delivered.".to_owned(),
+            "Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.ours.test\n\
+            X-Postfix-Sender: rfc822; victim@bank.test\n\nAction: failed"
+                .to_owned(),
+            format!("Content-Type: message/rfc822\n\n{COMPOSED}\nbody"),
+        ]
+    }
+
+    #[test]
+    fn only_a_report_that_is_the_message_proves_something() {
+        let [text, status, message] = report_parts();
+        let report = |top: &str| {
+            parts(top, "report; report-type=delivery-status", &[text.as_str(), &status, &message])
         };
-        let header = "Return-Path: <victim@bank.test>\n\
-            Authentication-Results: mx.ours.test; spf=pass smtp.mailfrom=victim@bank.test\n\
-            Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1\n\
-            Message-ID: <m@bank.test>\nSubject: s\n";
-        let daemon = "From: MAILER-DAEMON@ours.test\nSubject: failure notice\n";
-        let honest = of(&format!("{daemon}\nIt was not delivered:\n\n{header}\nbody\n"));
-        assert_eq!(honest.findings.unwrap().spf.len(), 1);
-        // A folded Subject that the text repeats.
-        let folded: String = header.lines().map(|line| format!(" {line}\n")).collect();
-        let repeated =
-            format!("{daemon}\nIt was not delivered. Its subject was: hello\n{folded}\n");
-        // An attachment that a responder hands back, as a message or as a text.
-        let attached = |kind: &str, top: &str| {
-            format!(
-                "{top}Content-Type: multipart/mixed; boundary=b\n\n--b\n\nIt was not delivered.\n--b\n\
-            Content-Type: {kind}\n\n{header}\nbody\n--b--\n"
-            )
-        };
-        let responder = "Auto-Submitted: auto-replied\nFrom: joe@ours.test\nSubject: away\n";
-        for message in [
-            repeated,
-            attached("text/plain", daemon),
-            attached("message/rfc822", responder).replace("not delivered", "read later"),
+        for top in [
+            DAEMON.to_owned(),
+            format!("Auto-Submitted: auto-replied\nIn-Reply-To: <m@bank.test>\n{DAEMON}"),
+            "From: Post <post@ours.test>\nSubject: returned\n".to_owned(),
         ] {
-            let found = of(&message);
-            assert_eq!((found.findings, found.return_path), (None, None), "{message}");
-            assert_eq!(
-                found.keys.iter().filter(|key| matches!(key, Key::MessageId { .. })).count(),
-                1
-            );
+            let found = believed(&report(&top));
+            assert_eq!(found.findings.unwrap().spf.len(), 1, "{top}");
+            assert!(found.border.is_some() && path(&believed(&report(&top))).is_some(), "{top}");
         }
+    }
+
+    #[test]
+    fn a_header_that_a_peer_may_have_composed_proves_nothing() {
+        let [text, status, message] = report_parts();
+        let report = "report; report-type=delivery-status";
+        let joe = "Auto-Submitted: auto-replied\nFrom: joe@ours.test\nSubject: away\n";
+        let plain = "From: joe@ours.test\nSubject: away\n";
+        let peers = parts("", report, &[&text, &status, &message]);
+        let folded: String = COMPOSED.lines().map(|line| format!(" {line}\n")).collect();
+        let as_text = message.replace("message/rfc822", "text/plain");
+        for hostile in [
+            // A text that repeats the peer's, flush or as a folded field of his.
+            format!("{DAEMON}\nIt was not delivered:\n\n{COMPOSED}\nbody\n"),
+            format!("{DAEMON}\nIt was not delivered. Its subject: hello\n{folded}\n"),
+            format!("{joe}\nIt was not delivered.\n--- Original message:\n\n{COMPOSED}\nbody\n"),
+            // An attachment that a responder hands back, as a message or as a text.
+            parts(DAEMON, "mixed", &[&text, &as_text]),
+            parts(DAEMON, "mixed", &[&text, &message]),
+            parts(joe, "mixed", &[&text, &message]),
+            parts(plain, "mixed", &[&text, &message]),
+            // A report of the peer's making that is handed back: whole, or its parts.
+            parts(joe, "mixed", &["\naway", &peers]),
+            parts(plain, "mixed", &["\naway", &peers]),
+            parts(DAEMON, "mixed", &["\naway", &peers]),
+            parts(joe, "mixed", &["\naway", &status, &message]),
+            parts(plain, "mixed", &["\naway", &status, &message]),
+            // A responder that turned the peer's message round in place.
+            parts(joe, report, &[&text, &status, &message]),
+            parts("From: joe@ours.test\nSubject: Re: s\n", report, &[&text, &status, &message]),
+            parts(
+                &format!("In-Reply-To: <m@a.test>\n{plain}"),
+                report,
+                &[&text, &status, &message],
+            ),
+            // A report without a part that tells what it reports.
+            parts(DAEMON, "report", &[&text, &message]),
+        ] {
+            let found = believed(&hostile);
+            assert_eq!((found.findings, found.return_path), (None, None), "{hostile}");
+            assert_eq!(found.border, None, "{hostile}");
+            let ids = found.keys.iter().filter_map(|key| match key {
+                Key::MessageId { id, .. } if id == "m@bank.test" => Some(id),
+                _ => None,
+            });
+            assert!(ids.count() <= 1, "{hostile}");
+        }
+        // It still names its message.
+        let named = believed(&parts(DAEMON, "mixed", &[&text, &message]));
+        assert_eq!(names(&named), ["mx.ours.test/Q1", "<m@bank.test>"]);
+    }
+
+    #[test]
+    fn a_complaint_about_an_automatic_message_is_no_report_about_a_report() {
+        let complaint = |header: &str| {
+            let message = format!("Content-Type: message/rfc822\n\n{header}{COMPOSED}\nbuy");
+            let fields = "Content-Type: message/feedback-report\n\nFeedback-Type: abuse";
+            let report = "report; report-type=feedback-report";
+            original(&parts("From: fbl@ours.test\n", report, &["\nwords", fields, &message])).kind
+        };
+        assert_eq!(complaint("Auto-Submitted: auto-generated\n").automatic, None);
+        let report = "Content-Type: multipart/report; report-type=feedback-report; boundary=n\n";
+        assert!(complaint(report).automatic.is_some());
+        let bounce = report.replace("feedback-report", "delivery-status");
+        assert_eq!(complaint(&bounce).automatic, None);
     }
 
     #[test]

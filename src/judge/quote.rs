@@ -26,14 +26,6 @@ impl Quote {
         text.get(..self.above).unwrap_or_default()
     }
 
-    /// Whether the quoted lines begin where lines begin.
-    ///
-    /// Why: an indented header can be a single field of the peer's, folded over several lines, that
-    /// the writer of the text repeated.
-    pub fn is_flush(&self) -> bool {
-        self.indent == 0
-    }
-
     /// The quoted message or header, without the indent or `>` before its lines; at most
     /// `limits::QUOTE_BYTES_MAX`.
     pub fn message<'t>(&self, text: &'t str) -> Cow<'t, str> {

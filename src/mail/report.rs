@@ -23,8 +23,20 @@ use crate::mail::time::Timestamp;
 pub struct Report {
     /// What it reports.
     pub content: Content,
+    /// Where it stands.
+    pub place: Place,
     /// The part that shows it: its media type, with the report-type if it has one.
     pub shown_by: String,
+}
+
+/// Where a report stands in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The message is the report, as RFC 6522 §3 has it.
+    Root,
+    /// Its parts stand in a message that is something else: a list or a filter wrapped it, a server
+    /// left the wrapping out, or somebody handed on a report that he got.
+    Inside,
 }
 
 /// What a report reports.
@@ -157,7 +169,8 @@ impl Report {
     /// a filter wrapped it), or machine-readable parts directly inside it (servers that know the
     /// parts but not the wrapping).
     pub fn find(view: &View<'_>) -> Option<Report> {
-        let (container, part) = container(view)?;
+        let (container, place) = container(view)?;
+        let part = view.parts().get(container)?;
         let tellers = tellers(view, container);
         let named = part.media.parameter("report-type");
         let by_name = named.and_then(|named| {
@@ -180,7 +193,7 @@ impl Report {
             (Some((teller, _)), _) => teller.media.kind.clone(),
             (None, _) => part.media.kind.clone(),
         };
-        Some(Report { content, shown_by })
+        Some(Report { content, place, shown_by })
     }
 }
 
@@ -188,14 +201,16 @@ impl Report {
 ///
 /// Why feedback and TLS reports only in their own multipart/report: a response that hands back the
 /// parts of the message it answers must not pass for one of them.
-fn container<'v, 'a>(view: &'v View<'a>) -> Option<(usize, &'v Part<'a>)> {
+fn container(view: &View<'_>) -> Option<(usize, Place)> {
     let root = view.root()?;
     let is_bare = |part: &Part<'_>| matches!(teller_kind(part), Some(Kind::Dsn | Kind::Mdn));
     if root.media.is("multipart/report") || is_bare(root) {
-        return Some((0, root));
+        return Some((0, Place::Root));
     }
     let inner = view.children(0).find(|(_, part)| part.media.is("multipart/report"));
-    inner.or_else(|| view.children(0).any(|(_, part)| is_bare(part)).then_some((0, root)))
+    let inner = inner.map(|(index, _)| index);
+    let bare = || view.children(0).any(|(_, part)| is_bare(part)).then_some(0);
+    inner.or_else(bare).map(|container| (container, Place::Inside))
 }
 
 fn tellers<'v, 'a>(view: &'v View<'a>, container: usize) -> Vec<(&'v Part<'a>, Kind)> {
