@@ -28,6 +28,9 @@ pub fn check(file: &ConfigFile, print: bool) -> Exit {
     for note in &config.notes {
         println!("  note: {note}");
     }
+    for warning in config.warnings() {
+        println!("  WARNING: {warning}");
+    }
     let now = crate::cmd::world().now;
     let mut entries: Vec<(&str, &Entry)> = Vec::new();
     entries.extend(config.policy.allow.iter().map(|entry| ("allow", entry)));
@@ -48,9 +51,6 @@ fn remark(list: &str, entry: &Entry, now: Timestamp) -> Option<String> {
         Some(expires) if expires <= now => {
             Some(format!("note: {list}: {pattern} expired at {expires} and does not count"))
         }
-        Some(expires) if entry.forged => Some(format!(
-            "WARNING: {list}: {pattern} lets answers to FORGED senders out until {expires}"
-        )),
         _ => None,
     }
 }

@@ -52,7 +52,7 @@ async fn serve(file: &ConfigFile, config: Config) -> Exit {
     for endpoint in server.endpoints() {
         info!(%endpoint, protocol = config.outbound.protocol.as_str(), "listening");
     }
-    for note in &config.notes {
+    for note in config.notes.iter().chain(&config.warnings()) {
         warn!("{note}");
     }
     match config.policy.mode {
@@ -104,6 +104,9 @@ async fn again(file: &ConfigFile, running: &Config, guard: &Guard) {
             let waiting = reload(guard, running, &new);
             let policy = guard.inquiry().in_force().hash.clone();
             info!(policy, "configuration and lists read again");
+            for warning in new.warnings() {
+                warn!("{warning}");
+            }
             if !waiting.is_empty() {
                 warn!(keys = waiting.join(", "), "these changes need a restart");
             }

@@ -21,7 +21,9 @@ use crate::audit;
 use crate::auth;
 use crate::config::file::{Fault, Section, Source};
 use crate::config::keys::{State, key};
+use crate::judge::lists::Entry;
 use crate::judge::policy::{Mode, Policy};
+use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 use crate::relay;
 use crate::wire::endpoint::{Endpoint, Protocol};
@@ -134,10 +136,32 @@ impl Config {
         Path::new("/etc/replyguard/replyguard.toml")
     }
 
+    /// What lets harm out on purpose: each entry of the allow list that is marked `forged`, of very
+    /// many the first.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut forged: Vec<String> = self.policy.allow.iter().filter_map(warning).collect();
+        forged.sort_unstable();
+        let left_out = forged.len().saturating_sub(WARNINGS_MAX);
+        forged.truncate(WARNINGS_MAX);
+        if left_out > 0 {
+            forged.push(format!("allow: {left_out} more entries for FORGED senders"));
+        }
+        forged
+    }
+
     /// Whether decisions are carried out.
     pub fn enforces(&self) -> bool {
         self.policy.mode == Mode::Enforce
     }
+}
+
+/// Warnings that are said one by one.
+const WARNINGS_MAX: usize = 20;
+
+fn warning(entry: &Entry) -> Option<String> {
+    let pattern = Shown::new(&entry.pattern.to_string());
+    let until = entry.expires.filter(|_| entry.forged)?;
+    Some(format!("allow: {pattern} lets answers to FORGED senders out until {until}"))
 }
 
 /// Notes for keys that are written and do nothing yet.

@@ -14,13 +14,13 @@ use crate::auth::Authenticator;
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::spf::SpfOutcome;
 use crate::guard::inquiry::Inquiry;
+use crate::guard::limited::Counted;
 use crate::judge::Case;
 use crate::judge::alignment::shares_registrable;
-use crate::judge::classify::{Class, Guarded};
+use crate::judge::classify::Guarded;
 use crate::judge::evidence::{
     DomainFacts, Evidence, Findings, Gap, GapCause, RecipientEvidence, SentBefore,
 };
-use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
 use crate::judge::trace::{Lap, TraceKey};
@@ -29,7 +29,6 @@ use crate::mail::envelope::Envelope;
 use crate::mail::limits::DOMAINS_ASKED_MAX;
 use crate::mail::message::Message;
 use crate::mail::time::Timestamp;
-use crate::store::answers::Reserved;
 
 /// An answer on its way.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -71,12 +70,12 @@ impl Facts for Authenticator {
     }
 }
 
-/// The evidence, and what was reserved for it.
+/// The evidence, and what the responses are counted under.
 pub struct Gathered {
     /// What `decide` sees.
     pub evidence: Evidence,
-    /// Counts in flight: for which recipient, and what.
-    pub reserved: Vec<(usize, Reserved)>,
+    /// One for each recipient of a response or report, in envelope order.
+    pub counted: Vec<Counted>,
 }
 
 impl Inquiry {
@@ -98,15 +97,13 @@ impl Inquiry {
             self.reverify(envelope, message, case, policy, &mut evidence).await;
             self.ask_about(envelope, policy, &mut evidence).await;
         }
-        let mut reserved = Vec::new();
-        for (index, recipient) in envelope.recipients.iter().enumerate() {
+        let mut all_counted = Vec::new();
+        for recipient in &envelope.recipients {
             let mut sent = SentBefore::default();
             if guarded {
-                let keys = self.counted(case, &recipient.path);
-                let (reservation, counts) = self.answers.reserve(keys, self.clock.now());
-                sent.pair = counts.first().copied().unwrap_or(0);
-                sent.recipient = counts.get(1).copied().unwrap_or(0);
-                reserved.push((index, reservation));
+                let counted = self.counted(case, &recipient.path, &policy.site);
+                sent = self.sent_before(&counted);
+                all_counted.push(counted);
             }
             let laps = laps(case, &recipient.path, &self.trace_key);
             evidence.recipients.push(RecipientEvidence {
@@ -115,7 +112,7 @@ impl Inquiry {
                 first_lap: laps.into_iter().min(),
             });
         }
-        Gathered { evidence, reserved }
+        Gathered { evidence, counted: all_counted }
     }
 
     /// Asks about the domains that the evidence names and that nobody asked about yet.
@@ -142,24 +139,6 @@ impl Inquiry {
         }
         answers
     }
-
-    /// What a response to this recipient is counted under: the pair, then the recipient.
-    fn counted(&self, case: &Case, recipient: &ForwardPath) -> Vec<u128> {
-        let to = recipient.to_string().to_lowercase();
-        let from = case.responder.as_ref().map(|from| from.as_str().to_lowercase());
-        let from = from.unwrap_or_default();
-        let kind = match case.class {
-            Class::AutoReply | Class::Challenge => "auto-reply",
-            Class::Dsn(action) => action.as_str(),
-            other => other.as_str(),
-        };
-        let about = match case.class {
-            Class::Dsn(_) => about_failed(case).unwrap_or(from),
-            Class::Mdn => about_message(case).unwrap_or(from),
-            _ => from,
-        };
-        vec![self.answers.key(&["pair", kind, &about, &to]), self.answers.key(&["to", kind, &to])]
-    }
 }
 
 /// When the message went to this recipient before, as our own traces prove.
@@ -169,22 +148,6 @@ fn laps(case: &Case, recipient: &ForwardPath, key: &TraceKey) -> Vec<Timestamp> 
         Timestamp::from_millis(millis.ok().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(0))
     };
     case.laps_of(recipient, key).map(moment).collect()
-}
-
-/// The recipients a DSN reports on, as one word.
-fn about_failed(case: &Case) -> Option<String> {
-    let mut failed: Vec<String> =
-        case.original.failed_recipients.iter().map(|to| to.as_str().to_lowercase()).collect();
-    failed.sort_unstable();
-    (!failed.is_empty()).then(|| failed.join(" "))
-}
-
-/// The message an MDN is about.
-fn about_message(case: &Case) -> Option<String> {
-    case.original.keys.iter().find_map(|key| match key {
-        SubjectKey::MessageId { id, named_by: NamedBy::OriginalMessageId } => Some(id.clone()),
-        _ => None,
-    })
 }
 
 /// The domains whose facts can matter: the recipients', and those in the findings that may speak

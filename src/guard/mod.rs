@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod hold;
 pub mod ids;
 pub mod inquiry;
+pub mod limited;
 pub mod outcome;
 pub mod plan;
 pub mod record;
@@ -26,8 +27,8 @@ use crate::audit::quarantine::Quarantine;
 use crate::guard::act::{Acted, Told};
 use crate::guard::ids::Ids;
 use crate::guard::inquiry::Inquiry;
+use crate::guard::limited::Decided;
 use crate::guard::outcome::Outcome;
-use crate::judge::decide::decide;
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Completeness;
 use crate::mail::message::Message;
@@ -121,14 +122,14 @@ impl Guard {
         let (event, protocol) = (incoming.event, incoming.protocol);
         let (message, policy) = (incoming.message(), &in_force.policy);
         let case = self.inquiry.read(&incoming.envelope, &message, policy);
-        let gathered = self.inquiry.gather(&incoming.envelope, &message, &case, policy).await;
+        let mut gathered = self.inquiry.gather(&incoming.envelope, &message, &case, policy).await;
         let now = self.now();
-        let evidence = &gathered.evidence;
-        let decisions = decide(&incoming.envelope, &case, evidence, policy, now);
-        let told = Told { case: &case, evidence, in_force: &in_force, now };
+        let Decided { decisions, reserved } =
+            self.inquiry.decide(&incoming.envelope, &case, &mut gathered, policy, now);
+        let told = Told { case: &case, evidence: &gathered.evidence, in_force: &in_force, now };
         let mut acted = self.act(incoming, decisions, &told).await;
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
-        remember(gathered.reserved, &acted, now);
+        remember(reserved, &acted, now);
         answer::replies(&acted.outcomes, recorded, protocol, event)
     }
 

@@ -18,7 +18,7 @@ use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::{
     AUTO_REPLY_PAIR_MAX, AUTO_REPLY_RECIPIENT_MAX, CLOCK_SKEW_MAX, DEFER_AGE_MAX, DSN_PAIR_MAX,
-    DSN_RECIPIENT_MAX, MDN_PAIR_MAX, REPORT_PAIR_MAX,
+    DSN_RECIPIENT_MAX, MDN_PAIR_MAX, MDN_RECIPIENT_MAX, REPORT_PAIR_MAX,
 };
 use crate::mail::time::Timestamp;
 
@@ -164,9 +164,12 @@ fn over_limit(asked: &Asked<'_>, sent: SentBefore) -> Option<Reason> {
         return Some(Reason::LimitPair);
     }
     // Why: without a tap every answer to a stranger is unknown; a limit for all of them together
-    // would hold genuine ones of a busy day.
+    // would hold genuine auto-replies of a busy day. Of reports nobody gets that many in a day but
+    // whose name is forged.
     let no_tap = matches!(asked.verdict, Some(Verdict::Unknown { cause: GapCause::NoTap }));
-    let limited = recipient_max.filter(|_| !(no_tap && asked.policy.profile == Profile::Balanced));
+    let is_reply = matches!(asked.case.class, Class::AutoReply | Class::Challenge);
+    let is_exempt = no_tap && is_reply && asked.policy.profile == Profile::Balanced;
+    let limited = recipient_max.filter(|_| !is_exempt);
     limited.filter(|max| sent.recipient >= *max).map(|_| Reason::LimitRecipient)
 }
 
@@ -176,7 +179,7 @@ pub fn limits_of(class: Class) -> (u32, Option<u32>) {
         Class::AutoReply | Class::Challenge => {
             (AUTO_REPLY_PAIR_MAX, Some(AUTO_REPLY_RECIPIENT_MAX))
         }
-        Class::Mdn => (MDN_PAIR_MAX, None),
+        Class::Mdn => (MDN_PAIR_MAX, Some(MDN_RECIPIENT_MAX)),
         Class::DmarcReport | Class::FeedbackReport => (REPORT_PAIR_MAX, None),
         _ => (DSN_PAIR_MAX, Some(DSN_RECIPIENT_MAX)),
     }
@@ -456,7 +459,7 @@ mod tests {
         scene.case.original.kind.list = None;
         assert_eq!(scene.outcome(), (Action::Quarantine, Reason::SubjectAutomatic));
         scene.case.original.kind.automatic = None;
-        assert_eq!(scene.outcome(), (Action::Deliver, Reason::AllowList));
+        assert_eq!(scene.outcome(), (Action::Deliver, Reason::AllowListForged));
         scene.policy.allow = List::default();
         assert_eq!(scene.outcome(), (Action::Quarantine, Reason::FailedSpf));
     }
@@ -530,7 +533,12 @@ mod tests {
         scene.policy.allow = List::new([entry(TO, false), entry("bank.example", true)]);
         assert_eq!(scene.outcome(), (Action::Quarantine, Reason::FailedSpf));
         scene.policy.allow = List::new([entry(TO, false), entry(TO, true)]);
+        assert_eq!(scene.outcome(), (Action::Deliver, Reason::AllowListForged));
+        assert!(scene.decided().text.contains("FORGED"), "{}", scene.decided().text);
+        // Where nothing failed, the entry is one like any other.
+        scene.verdict = "unauthenticated";
         assert_eq!(scene.outcome(), (Action::Deliver, Reason::AllowList));
+        assert!(!scene.decided().text.contains("FORGED"), "{}", scene.decided().text);
     }
 
     #[test]
@@ -553,7 +561,11 @@ mod tests {
             (failed, "unauthenticated", 0, 20, (Action::Quarantine, Reason::LimitRecipient)),
             (failed, "unauthenticated", 1, 1, (Action::Quarantine, Reason::LimitPair)),
             (Class::Mdn, "unknown", 1, 1, (Action::Quarantine, Reason::LimitPair)),
-            (Class::Mdn, "unknown", 0, 99, (Action::Deliver, Reason::Unknown)),
+            (failed, "no-tap", 0, 19, (Action::Deliver, Reason::Unknown)),
+            (failed, "no-tap", 0, 20, (Action::Quarantine, Reason::LimitRecipient)),
+            (Class::Mdn, "unknown", 0, 19, (Action::Deliver, Reason::Unknown)),
+            (Class::Mdn, "unknown", 0, 20, (Action::Quarantine, Reason::LimitRecipient)),
+            (Class::Mdn, "no-tap", 0, 20, (Action::Quarantine, Reason::LimitRecipient)),
             (Class::DmarcReport, "unknown", 99, 99, (Action::Deliver, Reason::Report)),
             (Class::FeedbackReport, "failed", 100, 100, (Action::Quarantine, Reason::LimitPair)),
         ] {

@@ -286,6 +286,8 @@ reasons! {
     DenyList = "deny-list",
     /// The recipient stands on the allow list.
     AllowList = "allow-list",
+    /// The recipient stands on the allow list with an entry that lets out answers to forged senders.
+    AllowListForged = "allow-list-forged",
     /// An auto-reply to list traffic (RFC 5230 §4.6).
     SubjectList = "subject-list",
     /// An auto-reply to an automatic message (RFC 3834 §2).

@@ -215,14 +215,19 @@ fn subject_not_to_answer(asked: &Asked<'_>) -> Option<Ruling> {
 /// The allow list lifts verdict rules and limits; against *failed* only an entry that says so.
 fn allowed(asked: &Asked<'_>) -> Option<Ruling> {
     allow_entry(asked)?;
-    Some(rule("allow-list", RuleAction::Deliver, Reason::AllowList))
+    // Why another reason: nobody should have to search for answers that went to forged senders.
+    let reason = if is_failed(asked) { Reason::AllowListForged } else { Reason::AllowList };
+    Some(rule("allow-list", RuleAction::Deliver, reason))
+}
+
+fn is_failed(asked: &Asked<'_>) -> bool {
+    asked.verdict.map(Verdict::kind) == Some(VerdictKind::Failed)
 }
 
 /// The entry of the allow list that helps this recipient.
 pub fn allow_entry<'a>(asked: &Asked<'a>) -> Option<&'a Entry> {
     let entry = asked.policy.allow.entry_for(asked.recipient.address()?, asked.now)?;
-    let failed = asked.verdict.map(Verdict::kind) == Some(VerdictKind::Failed);
-    (!failed || entry.forged).then_some(entry)
+    (!is_failed(asked) || entry.forged).then_some(entry)
 }
 
 fn table(asked: &Asked<'_>) -> Option<Ruling> {

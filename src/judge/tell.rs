@@ -41,6 +41,10 @@ pub fn sentence(asked: &Asked<'_>, settled: &Settled) -> String {
         }
         Reason::DenyList => entry_sentence("deny", &asked.policy.deny, asked),
         Reason::AllowList => entry_sentence("allow", &asked.policy.allow, asked),
+        Reason::AllowListForged => format!(
+            "FORGED: the message it answers did not come from {to}, and still it goes out. {}",
+            entry_sentence("allow", &asked.policy.allow, asked)
+        ),
         Reason::SubjectList => format!("It answers list traffic, which no {kind} should."),
         Reason::SubjectAutomatic => {
             format!("It answers a message that was automatic itself, which no {kind} should.")
@@ -158,10 +162,12 @@ fn limit_sentence(asked: &Asked<'_>, reason: Reason) -> String {
     match reason {
         Reason::LimitPair => {
             let from = asked.case.responder.as_ref().map(ToString::to_string).unwrap_or_default();
-            format!(
-                "{to} is not proven and got {pair} such {kind} from {} in 24 h.",
-                Shown::new(&from)
-            )
+            let about = match asked.case.class {
+                Class::Dsn(_) => "about the same recipient".to_owned(),
+                Class::Mdn => "about the same message".to_owned(),
+                _ => format!("from {}", Shown::new(&from)),
+            };
+            format!("{to} is not proven and got {pair} such {kind} {about} in 24 h.")
         }
         _ => format!("{to} is not proven and got {} {kind}s in 24 h.", recipient.unwrap_or(pair)),
     }

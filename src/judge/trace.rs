@@ -30,7 +30,8 @@ impl TraceKey {
 
     fn code(&self, site: &str, event: &str, recipient: &ForwardPath) -> [u8; CODE_BYTES] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        for part in ["rcpt", site, event, normal(recipient).as_str()] {
+        // Why: another spelling of the mailbox is no other lap.
+        for part in ["rcpt", site, event, recipient.canonical().as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
@@ -57,17 +58,6 @@ fn first_bytes(hasher: &blake3::Hasher) -> [u8; CODE_BYTES] {
     let mut bytes = [0; CODE_BYTES];
     hasher.finalize_xof().fill(&mut bytes);
     bytes
-}
-
-/// Letter case of the local part is not what tells two laps apart.
-fn normal(recipient: &ForwardPath) -> String {
-    match recipient.address() {
-        None => "postmaster".to_owned(),
-        Some(address) => match address.domain() {
-            Some(domain) => format!("{}@{domain}", address.local().to_lowercase()),
-            None => address.as_str().to_lowercase(),
-        },
-    }
 }
 
 /// What the lines say.

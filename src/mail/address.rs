@@ -83,6 +83,15 @@ pub enum Host {
     Literal(String),
 }
 
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Domain(domain) => domain.fmt(f),
+            Host::Literal(literal) => f.write_str(literal),
+        }
+    }
+}
+
 impl Host {
     /// A domain, or an address literal in brackets.
     fn parse(text: &str) -> Option<Host> {
@@ -147,12 +156,19 @@ impl Address {
         &self.host
     }
 
-    /// Whether both name one mailbox: same domain, local parts alike without regard to ASCII case.
+    /// The mailbox as it is compared and counted: the local part without quotes, in lower case,
+    /// `@`, the host. Quotes, escapes, routes and letter case make no other mailbox of it.
     ///
     /// Why: RFC 5321 §2.4 lets a host tell `Joe` from `joe`, but none in use does, and the
     /// domain is one and the same owner's.
+    pub fn canonical(&self) -> String {
+        format!("{}@{}", self.local.to_lowercase(), self.host)
+    }
+
+    /// Whether both name one mailbox: their canonical forms are alike.
     pub fn same_mailbox(&self, other: &Address) -> bool {
-        self.host == other.host && self.local.eq_ignore_ascii_case(&other.local)
+        self.host == other.host
+            && (self.local == other.local || self.canonical() == other.canonical())
     }
 }
 
@@ -227,6 +243,11 @@ impl ForwardPath {
     /// The domain; `None` for `<postmaster>` and address literals.
     pub fn domain(&self) -> Option<&Domain> {
         self.address().and_then(Address::domain)
+    }
+
+    /// The mailbox as it is compared and counted; `postmaster` for `<postmaster>`.
+    pub fn canonical(&self) -> String {
+        self.address().map_or_else(|| "postmaster".to_owned(), Address::canonical)
     }
 }
 
@@ -338,6 +359,26 @@ mod tests {
     fn one_mailbox_whatever_its_letter_case() {
         assert!(address("Joe@EXAMPLE.org").same_mailbox(&address("\"joe\"@example.org")));
         assert!(!address("joe@example.org").same_mailbox(&address("joe@mail.example.org")));
+    }
+
+    #[test]
+    fn one_canonical_form_for_every_spelling_of_a_mailbox() {
+        for text in [
+            "joe.b@bank.example",
+            "JOE.B@Bank.Example.",
+            "\"joe.b\"@bank.example",
+            "\"jo\\e.\\B\"@bank.example",
+            "@hop.example:joe.b@bank.example",
+        ] {
+            assert_eq!(address(text).canonical(), "joe.b@bank.example", "{text}");
+            assert!(address(text).same_mailbox(&address("joe.b@bank.example")), "{text}");
+        }
+        assert_eq!(address("JÜRGEN@bücher.example").canonical(), "jürgen@xn--bcher-kva.example");
+        assert_eq!(address("Joe@[IPv6:2001:DB8::1]").canonical(), "joe@[ipv6:2001:db8::1]");
+        assert_ne!(address("\"a@b\"@c.example").canonical(), address("a@b.c.example").canonical());
+        let path = ForwardPath::Postmaster("PostMaster".to_owned());
+        assert_eq!(path.canonical(), "postmaster");
+        assert_eq!(ForwardPath::Address(address("Joe@c.example")).canonical(), "joe@c.example");
     }
 
     #[test]

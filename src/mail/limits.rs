@@ -338,6 +338,13 @@ pub const DSN_PAIR_MAX: u32 = 1;
 /// Limited DSNs to one recipient in `LIMIT_WINDOW`.
 pub const DSN_RECIPIENT_MAX: u32 = 20;
 
+/// Failed recipients of one DSN that are counted, each under a key of its own: with all of them one
+/// message would push a hundred others' counts out of the table.
+pub const FAILED_RECIPIENTS_COUNTED_MAX: usize = 16;
+
+/// Limited MDNs to one recipient in `LIMIT_WINDOW`: refusals of one spam to many of our users.
+pub const MDN_RECIPIENT_MAX: u32 = 20;
+
 /// Limited MDNs about one message to one recipient in `LIMIT_WINDOW`.
 pub const MDN_PAIR_MAX: u32 = 1;
 

@@ -1,8 +1,8 @@
 //! How many limited responses went to whom: counted in a sliding window, in bounded memory.
 //!
 //! Takes: keys, hashed with a key of ours so that nobody can choose where they fall. Gives: counts
-//! before this one. Counts are reserved before the decision, so that copies in flight at the same
-//! time see one another, and confirmed or given back after the outcome.
+//! before this one. What a limit lets out is reserved, so that copies in flight at the same time
+//! see one another, and confirmed or given back after the outcome; looking alone counts nothing.
 //! Bounds: `limits::ANSWERS_MAX` keys, least recently used go first; `limits::ANSWERS_SEEN_MAX`
 //! moments a key.
 
@@ -22,6 +22,14 @@ struct Seen {
     /// When the confirmed ones went out, oldest first.
     sent: Vec<Timestamp>,
     in_flight: u32,
+}
+
+impl Seen {
+    /// How many went out within the window, or are in flight.
+    fn before(&mut self, now: Timestamp) -> u32 {
+        self.sent.retain(|sent| now.since(*sent) < LIMIT_WINDOW);
+        u32::try_from(self.sent.len()).unwrap_or(u32::MAX).saturating_add(self.in_flight)
+    }
 }
 
 /// The counters.
@@ -50,6 +58,13 @@ impl Answers {
         Key::from_le_bytes(bytes)
     }
 
+    /// How many there were for each key, those in flight included, in their order.
+    pub fn before(&self, keys: &[Key], now: Timestamp) -> Vec<u32> {
+        let mut seen = self.lock();
+        let count = |key| seen.get_mut(key).map_or(0, |entry: &mut Seen| entry.before(now));
+        keys.iter().map(count).collect()
+    }
+
     /// Counts one more in flight for each key; gives how many there were before, in their order.
     pub fn reserve(self: &Arc<Answers>, keys: Vec<Key>, now: Timestamp) -> (Reserved, Vec<u32>) {
         let mut seen = self.lock();
@@ -57,9 +72,7 @@ impl Answers {
             .iter()
             .map(|key| {
                 let entry = seen.get_or_insert_mut(*key, Seen::default);
-                entry.sent.retain(|sent| now.since(*sent) < LIMIT_WINDOW);
-                let before = u32::try_from(entry.sent.len()).unwrap_or(u32::MAX);
-                let before = before.saturating_add(entry.in_flight);
+                let before = entry.before(now);
                 entry.in_flight = entry.in_flight.saturating_add(1);
                 before
             })
@@ -129,7 +142,9 @@ mod tests {
         let (second, before) = answers.reserve(vec![key], NOW);
         assert_eq!(before, [1]);
         drop(second);
+        assert_eq!(answers.before(&[key, 7], NOW), [1, 0]);
         first.confirm(NOW);
+        assert_eq!((answers.before(&[key, 7], NOW), answers.lock().len()), (vec![1, 0], 1));
         assert_eq!(answers.reserve(vec![key], NOW).1, [1]);
         let later = NOW.plus(LIMIT_WINDOW - Duration::from_millis(1));
         assert_eq!(answers.reserve(vec![key], later).1, [1]);

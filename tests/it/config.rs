@@ -190,3 +190,20 @@ fn keys_of_later_versions_are_noted() {
     let config = read("[loops]\nwindow = \"12h\"\n");
     assert_eq!(config.notes, ["`loops.window` is read, but does nothing in this version"]);
 }
+
+/// Goal: what lets answers to forged senders out is loud at every load.
+#[test]
+fn each_entry_for_forged_senders_is_warned_of() {
+    let entry =
+        |n| format!("{{ match = \"d{n}.example\", forged = true, expires = \"2026-12-01\" }}");
+    let config = |count| {
+        let entries: Vec<String> = (10..10 + count).map(entry).collect();
+        read(&format!("[lists]\nallow = [\"plain.example\", {}]\n", entries.join(", "))).warnings()
+    };
+    let first =
+        "allow: d10.example lets answers to FORGED senders out until 2026-12-01T23:59:59.999Z";
+    assert_eq!(config(1), [first]);
+    let many = config(25);
+    assert_eq!((many.len(), many[20].as_str()), (21, "allow: 5 more entries for FORGED senders"));
+    assert!(config(0).is_empty());
+}

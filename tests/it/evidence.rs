@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use replyguard::auth::{Authenticator, Settings};
 use replyguard::guard::clock::Clock;
+use replyguard::guard::evidence::Gathered;
 use replyguard::guard::inquiry::{Explained, InForce, Inquiry};
+use replyguard::judge::Case;
 use replyguard::judge::evidence::Gap;
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::policy::{Mode, Policy};
@@ -23,7 +25,7 @@ use replyguard::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipie
 use replyguard::mail::header::Completeness;
 use replyguard::mail::message::Message;
 use replyguard::mail::time::Timestamp;
-use replyguard::store::answers::Answers;
+use replyguard::store::answers::{Answers, Reserved};
 
 use crate::dns::{Fault, TestDns, Times};
 
@@ -122,24 +124,46 @@ fn letter(from: &str) -> String {
     )
 }
 
+fn envelope(to: &str) -> Envelope {
+    let recipient = Recipient {
+        path: ForwardPath::Address(Address::parse(to).unwrap()),
+        path_text: format!("<{to}>"),
+        parameters: Parameters::default(),
+    };
+    Envelope {
+        client: Client { ip: Some("127.0.0.1".parse().unwrap()), ..Client::default() },
+        mail: MailFrom {
+            path: ReversePath::Null,
+            path_text: "<>".to_owned(),
+            parameters: Parameters::default(),
+        },
+        recipients: vec![recipient],
+    }
+}
+
 impl Desk {
     async fn explained(&self, to: &str, message: &str) -> Explained {
-        let recipient = Recipient {
-            path: ForwardPath::Address(Address::parse(to).unwrap()),
-            path_text: format!("<{to}>"),
-            parameters: Parameters::default(),
-        };
-        let envelope = Envelope {
-            client: Client { ip: Some("127.0.0.1".parse().unwrap()), ..Client::default() },
-            mail: MailFrom {
-                path: ReversePath::Null,
-                path_text: "<>".to_owned(),
-                parameters: Parameters::default(),
-            },
-            recipients: vec![recipient],
-        };
         let message = Message::new(message.to_owned(), Completeness::Whole);
-        self.inquiry.explain(&envelope, &message).await
+        self.inquiry.explain(&envelope(to), &message).await
+    }
+
+    /// Everything up to the decision.
+    async fn gathered(&self, to: &str, message: &str) -> (Envelope, Case, Gathered) {
+        let (envelope, message) =
+            (envelope(to), Message::new(message.to_owned(), Completeness::Whole));
+        let in_force = self.inquiry.in_force();
+        let case = self.inquiry.read(&envelope, &message, &in_force.policy);
+        let gathered = self.inquiry.gather(&envelope, &message, &case, &in_force.policy).await;
+        (envelope, case, gathered)
+    }
+
+    /// `action reason`; and the room in the limits that it takes while it is on its way.
+    fn decided(&self, gathered: (Envelope, Case, Gathered)) -> (String, Vec<(usize, Reserved)>) {
+        let (envelope, case, mut gathered) = gathered;
+        let (in_force, now) = (self.inquiry.in_force(), self.inquiry.now());
+        let decided = self.inquiry.decide(&envelope, &case, &mut gathered, &in_force.policy, now);
+        let decision = &decided.decisions[0];
+        (format!("{} {}", decision.action, decision.reason), decided.reserved)
     }
 
     /// `action verdict by`, of a bounce to `to`.
@@ -405,4 +429,62 @@ async fn internationalised_domains_are_compared_as_a_labels() {
     let message = bounce(to, &embedded, "message/rfc822");
     let verdict = desk.judged(to, &message).await;
     assert!(verdict.contains("authenticated spf"), "{verdict}");
+}
+
+/// A bounce to `to`, whom nothing proves, about these recipients.
+fn unproven(to: &str, failed: &[&str]) -> String {
+    let message = bounce(to, &(arrived(to, "192.0.2.66", "") + &letter(to)), "message/rfc822");
+    let group = |failed: &&str| {
+        format!("Final-Recipient: rfc822; {failed}\r\nAction: failed\r\nStatus: 5.1.1\r\n")
+    };
+    let groups: Vec<String> = failed.iter().map(group).collect();
+    let first = "Final-Recipient: rfc822; gone@uni.example\r\nAction: failed\r\nStatus: 5.1.1\r\n";
+    assert!(message.contains(first));
+    message.replace(first, &groups.join("\r\n"))
+}
+
+#[tokio::test]
+async fn only_what_a_limit_let_out_uses_it_up() {
+    let desk = desk();
+    let to = "joe@plain.example";
+    let results = "spf=pass smtp.mailfrom=joe@plain.example; dkim=none";
+    let proven = bounce(to, &(arrived(to, "192.0.2.20", results) + &letter(to)), "message/rfc822");
+    let mut on_the_way = Vec::new();
+    for _ in 0..30 {
+        let (outcome, taken) = desk.decided(desk.gathered(to, &proven).await);
+        assert_eq!((outcome.as_str(), taken.len()), ("deliver authenticated", 0));
+        on_the_way.push(taken);
+    }
+    // Two at once: both looked before one of them was decided.
+    let message = unproven(to, &["gone@uni.example"]);
+    let (first, second) = (desk.gathered(to, &message).await, desk.gathered(to, &message).await);
+    let (outcome, taken) = desk.decided(first);
+    assert_eq!((outcome.as_str(), taken.len()), ("deliver unauthenticated", 1));
+    let (outcome, none) = desk.decided(second);
+    assert_eq!((outcome.as_str(), none.len()), ("quarantine limit-pair", 0));
+    // Explaining counts nothing; what the next hop refuses is given back.
+    assert_eq!(desk.judged(to, &message).await, "quarantine unauthenticated limit-pair");
+    drop(taken);
+    let verdict = "deliver unauthenticated unauthenticated";
+    assert_eq!(desk.judged(to, &message).await, verdict);
+    assert_eq!(desk.judged(to, &message).await, verdict);
+}
+
+/// Another spelling of a mailbox, or another recipient beside one, opens no limit anew.
+#[tokio::test]
+async fn limits_are_those_of_a_mailbox_and_of_each_failed_recipient() {
+    let desk = desk();
+    let (to, gone) = ("joe@plain.example", "gone@uni.example");
+    let (_, taken) = desk.decided(desk.gathered(to, &unproven(to, &[gone])).await);
+    assert_eq!(taken.len(), 1);
+    for (to, failed) in [
+        ("JOE@plain.example", &[gone][..]),
+        ("\"joe\"@plain.example", &["\"GONE\"@uni.example"]),
+        (to, &["other@uni.example", "Gone@uni.example"]),
+    ] {
+        let (outcome, _) = desk.decided(desk.gathered(to, &unproven(to, failed)).await);
+        assert_eq!(outcome, "quarantine limit-pair", "{to} {failed:?}");
+    }
+    let (outcome, _) = desk.decided(desk.gathered(to, &unproven(to, &["other@uni.example"])).await);
+    assert_eq!(outcome, "deliver unauthenticated");
 }

@@ -1,0 +1,134 @@
+//! Stations 4 and 7: how many limited responses went to whom, and what of the limits is used up.
+//!
+//! Takes: a case and its recipients. Gives: the counts that `decide` sees, then `Decided`: what it
+//! says, with the room it takes reserved. Looking counts nothing: only what a limit let out does.
+//! Bounds: `limits::FAILED_RECIPIENTS_COUNTED_MAX` keys of one report.
+
+use crate::guard::evidence::Gathered;
+use crate::guard::inquiry::Inquiry;
+use crate::judge::Case;
+use crate::judge::classify::Class;
+use crate::judge::decide::decide;
+use crate::judge::decision::Decision;
+use crate::judge::evidence::SentBefore;
+use crate::judge::original::{Key as SubjectKey, NamedBy};
+use crate::judge::policy::Policy;
+use crate::judge::rewritten::foreign_original;
+use crate::judge::site::Site;
+use crate::mail::address::{Address, ForwardPath};
+use crate::mail::envelope::Envelope;
+use crate::mail::limits::FAILED_RECIPIENTS_COUNTED_MAX;
+use crate::mail::time::Timestamp;
+use crate::store::answers::{Key, Reserved};
+
+/// What a response to one recipient is counted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The recipient first; then the pairs, of a DSN one for each failed recipient.
+    keys: Vec<Key>,
+}
+
+impl Counted {
+    /// The counts of its keys as the judge sees them. Of several pairs the one used most counts:
+    /// a report must not go out because a new recipient was mixed with an old one.
+    fn sent_before(counts: &[u32]) -> SentBefore {
+        match counts.split_first() {
+            Some((recipient, pairs)) => SentBefore {
+                pair: pairs.iter().copied().max().unwrap_or_default(),
+                recipient: *recipient,
+            },
+            None => SentBefore::default(),
+        }
+    }
+}
+
+/// What was decided, and what it uses up.
+pub struct Decided {
+    /// One for each recipient, in envelope order.
+    pub decisions: Vec<Decision>,
+    /// Counts in flight of those that a limit let out: for which recipient, and what.
+    pub reserved: Vec<(usize, Reserved)>,
+}
+
+impl Inquiry {
+    /// What a response to this recipient is counted under.
+    pub(in crate::guard) fn counted(
+        &self,
+        case: &Case,
+        recipient: &ForwardPath,
+        site: &Site,
+    ) -> Counted {
+        // Why: each copy of an SRS address has another tag, and all stand for one mailbox.
+        let original = recipient.address().and_then(|address| foreign_original(address, site));
+        let to = original.map_or_else(|| recipient.canonical(), |address| address.canonical());
+        let kind = match case.class {
+            Class::AutoReply | Class::Challenge => "auto-reply",
+            Class::Dsn(action) => action.as_str(),
+            other => other.as_str(),
+        };
+        let pairs = about(case);
+        let pairs = pairs.iter().map(|about| self.answers.key(&["pair", kind, about, &to]));
+        let recipient = self.answers.key(&["to", kind, &to]);
+        Counted { keys: std::iter::once(recipient).chain(pairs).collect() }
+    }
+
+    /// How many went out before, those on their way included.
+    pub(in crate::guard) fn sent_before(&self, counted: &Counted) -> SentBefore {
+        Counted::sent_before(&self.answers.before(&counted.keys, self.now()))
+    }
+
+    /// Decides, and reserves what the decisions use up.
+    ///
+    /// Why a second time: between looking and reserving another message may have taken the room.
+    /// Counts in flight only make a limit nearer, so what is decided then can be kept.
+    pub fn decide(
+        &self,
+        envelope: &Envelope,
+        case: &Case,
+        gathered: &mut Gathered,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Decided {
+        let mut decisions = decide(envelope, case, &gathered.evidence, policy, now);
+        let mut reserved = Vec::new();
+        let mut is_nearer = false;
+        let counting = decisions.iter().zip(&gathered.counted).enumerate();
+        for (index, (_, counted)) in counting.filter(|(_, (decision, _))| decision.counts) {
+            let (reservation, counts) = self.answers.reserve(counted.keys.clone(), now);
+            reserved.push((index, reservation));
+            let Some(known) = gathered.evidence.recipients.get_mut(index) else { continue };
+            let sent = Ok(Counted::sent_before(&counts));
+            is_nearer |= known.sent_before != sent;
+            known.sent_before = sent;
+        }
+        if is_nearer {
+            decisions = decide(envelope, case, &gathered.evidence, policy, now);
+            reserved.retain(|(index, _)| decisions.get(*index).is_some_and(|it| it.counts));
+        }
+        Decided { decisions, reserved }
+    }
+}
+
+/// What the response is about, or who answers: the other end of each pair.
+fn about(case: &Case) -> Vec<String> {
+    let about = match case.class {
+        Class::Dsn(_) => {
+            let failed = case.original.failed_recipients.iter().map(Address::canonical);
+            failed.take(FAILED_RECIPIENTS_COUNTED_MAX).collect()
+        }
+        Class::Mdn => about_message(case).into_iter().collect(),
+        _ => Vec::new(),
+    };
+    match about.is_empty() {
+        true => vec![case.responder.as_ref().map(Address::canonical).unwrap_or_default()],
+        false => about,
+    }
+}
+
+/// The message an MDN is about.
+fn about_message(case: &Case) -> Option<String> {
+    case.original.keys.iter().find_map(|key| match key {
+        SubjectKey::MessageId { id, named_by: NamedBy::OriginalMessageId } => Some(id.clone()),
+        _ => None,
+    })
+}
