@@ -3,7 +3,8 @@
 //! Takes: domains, and what is known of a message's way in. Gives: the values of
 //! `judge::evidence`. Errors: `AuthError` at the start; later, what DNS does not say is a `Gap`
 //! with cause `dns`, never a silent "no" (Law 5).
-//! Bounds: every question has the deadline `dns.timeout`; the rest stands in `limits`.
+//! Bounds: every question has the deadline `dns.timeout`; `limits::VERIFICATIONS_MAX` at once, and
+//! who finds no room in time is told so; the rest stands in `limits`.
 //! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
 
 pub mod dkim;
@@ -12,9 +13,11 @@ pub mod dns;
 pub mod spf;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
@@ -23,7 +26,7 @@ use crate::judge::evidence::{
     AuthResult, DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope,
 };
 use crate::mail::address::{Domain, ReversePath};
-use crate::mail::limits::VERIFICATION_TIME_MAX;
+use crate::mail::limits::{VERIFICATION_TIME_MAX, VERIFICATIONS_MAX};
 
 /// `[dns]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,7 @@ pub enum AuthError {
 pub struct Authenticator {
     dns: Dns,
     best_guess: bool,
+    room: Arc<Semaphore>,
 }
 
 impl Authenticator {
@@ -62,12 +66,22 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Result<Authenticator, AuthError> {
         let dns = Dns::new(&settings.servers, settings.timeout);
         let dns = dns.map_err(|error| AuthError::NoServers(error.to_string()))?;
-        Ok(Authenticator { dns, best_guess: settings.best_guess })
+        let room = Arc::new(Semaphore::new(VERIFICATIONS_MAX));
+        Ok(Authenticator { dns, best_guess: settings.best_guess, room })
+    }
+
+    /// A place among those that ask at once; `None` when none is free by then.
+    async fn place(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
+        timeout_at(deadline, self.room.acquire()).await.ok()?.ok()
     }
 
     /// What DNS says of a domain, within `dns.timeout`.
     pub async fn facts(&self, domain: &Domain) -> DomainFacts {
         let deadline = Instant::now() + self.dns.timeout();
+        let Some(_place) = self.place(deadline).await else {
+            let gap = || Gap::new(GapCause::Dns, &format!("{domain}: {NO_ROOM}"));
+            return DomainFacts { dmarc: Err(gap()), receives: Err(gap()) };
+        };
         let (walk, receives) = tokio::join!(
             dmarc::walk(&self.dns, domain, deadline),
             receives(&self.dns, domain, deadline),
@@ -87,6 +101,9 @@ impl Authenticator {
             },
             None => Identity { scope: SpfScope::Helo, local: "", domain: helo },
         };
+        let Some(_place) = self.place(deadline).await else {
+            return SpfOutcome::unanswered(&identity, NO_ROOM);
+        };
         let outcome = spf::check(&self.dns, client, helo, &identity, deadline).await;
         match outcome.result {
             AuthResult::None if self.best_guess && identity.scope == SpfScope::MailFrom => {
@@ -98,9 +115,16 @@ impl Authenticator {
 
     /// What the signatures of a message say, once it was made ready.
     pub async fn dkim(&self, prepared: Prepared) -> DkimReport {
-        prepared.verify(&self.dns, Instant::now() + VERIFICATION_TIME_MAX).await
+        let deadline = Instant::now() + VERIFICATION_TIME_MAX;
+        match self.place(deadline).await {
+            Some(_place) => prepared.verify(&self.dns, deadline).await,
+            None => prepared.unanswered(NO_ROOM),
+        }
     }
 }
+
+/// Why a verification was not begun.
+const NO_ROOM: &str = "too many verifications at once";
 
 fn dmarc_facts(walk: Known<dmarc::Walk>, receives: &Known<Receives>) -> Known<DmarcFacts> {
     let walk = walk?;
@@ -136,5 +160,37 @@ fn from_exchanges(records: &[Record]) -> Receives {
     match records {
         [Record::Exchange { host, .. }] if host.is_empty() => Receives::NullMx,
         _ => Receives::Yes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::dkim::Extent;
+    use crate::mail::address::Address;
+    use crate::mail::time::Timestamp;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_no_room_in_time_is_told_so() {
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        let settings = Settings { servers: vec![nowhere], ..Settings::default() };
+        let authenticator = Authenticator::new(&settings).unwrap();
+        let all = u32::try_from(VERIFICATIONS_MAX).unwrap();
+        let _taken = authenticator.room.acquire_many(all).await.unwrap();
+        let facts = authenticator.facts(&Domain::parse("bank.example").unwrap()).await;
+        let gap = facts.receives.unwrap_err();
+        assert_eq!(gap.cause, GapCause::Dns);
+        assert_eq!(gap.detail, "bank.example: too many verifications at once");
+        assert!(facts.dmarc.is_err());
+        let path = ReversePath::Address(Address::parse("joe@bank.example").unwrap());
+        let spf = authenticator.spf("192.0.2.1".parse().unwrap(), "x", &path).await;
+        assert_eq!((spf.result, spf.domain.as_str()), (AuthResult::TempError, "bank.example"));
+        let signed = "DKIM-Signature: v=1; a=rsa-sha256; d=bank.example; s=s; h=from; bh=AAAA; \
+                      b=AAAA\r\nDKIM-Signature: v=2\r\nFrom: joe@bank.example\r\n\r\nx\r\n";
+        let now = Timestamp::from_millis(0);
+        let prepared = Prepared::read(signed.as_bytes(), Extent::Whole, now);
+        let results = authenticator.dkim(prepared).await.signatures;
+        let results: Vec<AuthResult> = results.iter().map(|outcome| outcome.result).collect();
+        assert_eq!(results, [AuthResult::TempError, AuthResult::PermError]);
     }
 }

@@ -4,25 +4,30 @@
 //! line names, for the reverse-path that our system wrote down; the signatures of the embedded
 //! message. A tap's record or our own Authentication-Results come before them: they were made when
 //! the message came in, and a key or record may be gone by now.
-//! Bounds: `auth`'s deadlines; nothing is asked when what is known decides already.
+//! Bounds: the deadline of the whole evidence; nothing is asked when what is known decides already.
 //! Standards: RFC 7208, RFC 6376.
 
 use std::net::IpAddr;
 
-use crate::auth::dkim::{DkimReport, Extent, Prepared};
-use crate::auth::spf::SpfOutcome;
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use crate::auth::dkim::{DkimOutcome, DkimReport, Extent, Prepared};
+use crate::auth::spf::{Identity, SpfOutcome};
+use crate::guard::evidence::LATE;
 use crate::guard::inquiry::Inquiry;
 use crate::judge::Case;
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{ProofKind, Verdict};
 use crate::judge::evidence::{
-    AuthResult, Evaluated, Evidence, Findings, Gap, GapCause, Source, SpfFinding, SpfScope,
+    AuthResult, DkimFinding, Evaluated, Evidence, Findings, Gap, GapCause, Source, SpfFinding,
+    SpfScope,
 };
 use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
 use crate::judge::verdict::verdict;
-use crate::mail::address::{Domain, ReversePath};
+use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Completeness;
 use crate::mail::limits::VERIFIED_INLINE_BYTES_MAX;
@@ -31,7 +36,7 @@ use crate::mail::time::Timestamp;
 
 /// What the findings so far leave open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+pub enum Need {
     /// Every recipient is proven or failed.
     Nothing,
     /// A recipient is proven by an SPF pass, which may let everybody in.
@@ -40,66 +45,148 @@ enum Need {
     Everything,
 }
 
-impl Inquiry {
-    /// Verifies anew what is still open for a recipient; adds to the evidence.
-    pub async fn reverify(
-        &self,
-        envelope: &Envelope,
-        message: &Message,
-        case: &Case,
-        policy: &Policy,
-        evidence: &mut Evidence,
-    ) {
+/// What may be verified anew.
+#[derive(Clone, Copy)]
+pub struct Again<'a> {
+    /// Whose envelope.
+    pub envelope: &'a Envelope,
+    /// The response.
+    pub message: &'a Message,
+    /// What it says of itself.
+    pub case: &'a Case,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// What was verified, as far as it was asked for.
+#[derive(Default)]
+pub struct Verified {
+    spf: Option<(IpAddr, SpfOutcome)>,
+    dkim: Option<Signatures>,
+}
+
+/// What the signatures of the embedded message say.
+enum Signatures {
+    /// It is not there as it was.
+    Missing,
+    /// There was no answer in time.
+    Late,
+    Said(DkimReport),
+}
+
+impl Again<'_> {
+    /// What is still open for a recipient, and can be verified at all.
+    pub fn need(&self, evidence: &Evidence) -> Need {
+        let case = self.case;
         let is_report = matches!(case.class, Class::Dsn(_) | Class::Mdn);
         let ours = case.origin != Some(Origin::Relayed);
         let placed_by_us = case.original.border.is_some();
-        if case.class.guarded() != Guarded::Response || !(is_report && ours && placed_by_us) {
-            return;
+        match case.class.guarded() == Guarded::Response && is_report && ours && placed_by_us {
+            true => need(self.envelope, evidence, self.policy),
+            false => Need::Nothing,
         }
-        let mut need = need(envelope, evidence, policy);
-        if need == Need::Nothing {
-            return;
-        }
-        let client = client_of(&case.original);
-        let spf = match client {
-            Some((ip, helo, path)) => Some((ip, self.facts.spf(ip, helo, path).await)),
-            None => None,
+    }
+}
+
+impl Inquiry {
+    /// Verifies what is needed, SPF and DKIM at once, by the deadline.
+    pub async fn verify(&self, again: &Again<'_>, need: Need, deadline: Instant) -> Verified {
+        let original = &again.case.original;
+        let spf = async {
+            match need {
+                Need::Nothing => None,
+                Need::Breadth | Need::Everything => self.client_spf(original, deadline).await,
+            }
         };
+        let dkim = async {
+            match need {
+                Need::Nothing | Need::Breadth => None,
+                Need::Everything => Some(self.signatures(again.message, original, deadline).await),
+            }
+        };
+        let (spf, dkim) = tokio::join!(spf, dkim);
+        Verified { spf, dkim }
+    }
+
+    /// Adds to the evidence what was verified and is needed still.
+    pub async fn add_verified(
+        &self,
+        again: &Again<'_>,
+        verified: Verified,
+        evidence: &mut Evidence,
+        deadline: Instant,
+    ) {
+        let Verified { spf, dkim } = verified;
         if let Some((ip, outcome)) = &spf
             && outcome.lets_everybody_in(*ip)
         {
             mark_everybody(evidence, outcome);
-            need = self::need(envelope, evidence, policy);
         }
-        if need != Need::Everything {
+        // Why again: DNS of the recipient's domain, or a pass that lets everybody in, may have
+        // closed what was open, or opened what was closed.
+        if again.need(evidence) != Need::Everything {
             return;
         }
-        let dkim = self.signatures(message, &case.original).await;
-        if let Some(left_out @ 1..) = dkim.as_ref().map(|report| report.signatures_left_out) {
-            let detail = format!("{left_out} signatures behind the first ones");
-            evidence.gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
-        }
-        evidence.findings.extend(findings(&case.original, spf.as_ref(), dkim));
+        let original = &again.case.original;
+        let dkim = match dkim {
+            Some(dkim) => dkim,
+            None => self.signatures(again.message, original, deadline).await,
+        };
+        evidence.gaps.extend(gaps(spf.as_ref(), &dkim));
+        evidence.findings.extend(findings(original, spf.as_ref(), dkim));
     }
 
-    /// What the signatures of the embedded message say; `None` when it is not there as it was.
-    async fn signatures(&self, message: &Message, original: &Original) -> Option<DkimReport> {
-        let range = original.embedded.clone()?;
-        let ends_early =
-            message.completeness() == Completeness::Truncated && range.end >= message.bytes().len();
-        let extent = match original.found_as {
-            FoundAs::Rfc822 if !ends_early => Extent::Whole,
-            FoundAs::Rfc822 | FoundAs::Rfc822Headers => Extent::Header,
-            FoundAs::Text | FoundAs::Reference | FoundAs::None => return None,
+    /// What SPF says of the client at the border, where it is an outside host.
+    async fn client_spf(
+        &self,
+        original: &Original,
+        deadline: Instant,
+    ) -> Option<(IpAddr, SpfOutcome)> {
+        let (ip, helo, path) = client_of(original)?;
+        let outcome = timeout_at(deadline, self.facts.spf(ip, helo, path)).await;
+        let unanswered = || {
+            let domain = path.address().and_then(Address::domain).map_or("", Domain::as_str);
+            let identity = Identity { scope: SpfScope::MailFrom, local: "", domain };
+            SpfOutcome::unanswered(&identity, LATE)
         };
-        let bytes = message.bytes().slice_ref(message.bytes().get(range)?);
-        let then = came_in(original, self.now());
-        let prepared = match bytes.len() <= VERIFIED_INLINE_BYTES_MAX {
-            true => Prepared::read(&bytes, extent, then),
-            false => prepare_aside(bytes, extent, then).await?,
-        };
-        Some(self.facts.dkim(prepared).await)
+        Some((ip, outcome.unwrap_or_else(|_| unanswered())))
     }
+
+    /// What the signatures of the embedded message say.
+    async fn signatures(
+        &self,
+        message: &Message,
+        original: &Original,
+        deadline: Instant,
+    ) -> Signatures {
+        let Some((bytes, extent)) = embedded(message, original) else { return Signatures::Missing };
+        let then = came_in(original, self.now());
+        let verifying = async {
+            let prepared = match bytes.len() <= VERIFIED_INLINE_BYTES_MAX {
+                true => Some(Prepared::read(&bytes, extent, then)),
+                false => prepare_aside(bytes, extent, then).await,
+            };
+            match prepared {
+                Some(prepared) => Signatures::Said(self.facts.dkim(prepared).await),
+                None => Signatures::Late,
+            }
+        };
+        timeout_at(deadline, verifying).await.unwrap_or(Signatures::Late)
+    }
+}
+
+/// The subject message as it stands in the response, and how much of it; `None` when it is not
+/// there as it was.
+fn embedded(message: &Message, original: &Original) -> Option<(Bytes, Extent)> {
+    let range = original.embedded.clone()?;
+    let ends_early =
+        message.completeness() == Completeness::Truncated && range.end >= message.bytes().len();
+    let extent = match original.found_as {
+        FoundAs::Rfc822 if !ends_early => Extent::Whole,
+        FoundAs::Rfc822 | FoundAs::Rfc822Headers => Extent::Header,
+        FoundAs::Text | FoundAs::Reference | FoundAs::None => return None,
+    };
+    Some((message.bytes().slice_ref(message.bytes().get(range)?), extent))
 }
 
 /// When the subject message came in, where our own lines say it; otherwise now. A signature that
@@ -110,7 +197,7 @@ fn came_in(original: &Original, now: Timestamp) -> Timestamp {
 }
 
 /// Why: hashing a large body takes longer than a task may keep its thread from others.
-async fn prepare_aside(bytes: bytes::Bytes, extent: Extent, now: Timestamp) -> Option<Prepared> {
+async fn prepare_aside(bytes: Bytes, extent: Extent, now: Timestamp) -> Option<Prepared> {
     tokio::task::spawn_blocking(move || Prepared::read(&bytes, extent, now)).await.ok()
 }
 
@@ -150,19 +237,43 @@ fn mark_everybody(evidence: &mut Evidence, outcome: &SpfOutcome) {
     }
 }
 
+/// What was not looked at, or not in time.
+fn gaps(spf: Option<&(IpAddr, SpfOutcome)>, dkim: &Signatures) -> Vec<Gap> {
+    let mut gaps = Vec::new();
+    if let Some((_, outcome)) = spf
+        && outcome.result == AuthResult::TempError
+    {
+        let reason = outcome.reason.as_deref().unwrap_or_default();
+        gaps.push(Gap::new(GapCause::Dns, &format!("SPF of {}: {reason}", outcome.domain)));
+    }
+    if let Signatures::Said(report) = dkim
+        && report.signatures_left_out > 0
+    {
+        let detail = format!("{} signatures behind the first ones", report.signatures_left_out);
+        gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
+    }
+    gaps
+}
+
 fn findings(
     original: &Original,
     spf: Option<&(IpAddr, SpfOutcome)>,
-    dkim: Option<DkimReport>,
+    dkim: Signatures,
 ) -> Option<Findings> {
-    if spf.is_none() && dkim.is_none() {
+    let has_asked = !matches!(dkim, Signatures::Missing);
+    if spf.is_none() && !has_asked {
         return None;
     }
     let spf: Vec<SpfFinding> =
         spf.iter().map(|(ip, outcome)| spf_finding(original, *ip, outcome)).collect();
-    let has_asked = dkim.is_some();
-    let author_sign = dkim.as_ref().and_then(|report| report.author.sign);
-    let dkim = dkim.map(|report| report.signatures).unwrap_or_default();
+    let (dkim, author_sign) = match dkim {
+        Signatures::Missing => (Vec::new(), None),
+        Signatures::Late => (vec![late()], None),
+        Signatures::Said(report) => {
+            let dkim = report.signatures.iter().map(DkimOutcome::finding).collect();
+            (dkim, report.author.sign)
+        }
+    };
     Some(Findings {
         source: Source::Reverified,
         mail_from: original.return_path.clone(),
@@ -170,11 +281,23 @@ fn findings(
         sender: original.sender.clone(),
         evaluated: Evaluated { spf: !spf.is_empty(), dkim: has_asked, dmarc: false },
         spf,
-        dkim: dkim.iter().map(|outcome| outcome.finding()).collect(),
+        dkim,
         dmarc: Vec::new(),
         own_submission: None,
         author_sign,
     })
+}
+
+/// Stands for all signatures: any of them may have been good.
+fn late() -> DkimFinding {
+    DkimFinding {
+        result: AuthResult::TempError,
+        domain: None,
+        signs_from: false,
+        signs_sender: false,
+        header_only: false,
+        reason: Some(LATE.to_owned()),
+    }
 }
 
 fn spf_finding(original: &Original, ip: IpAddr, outcome: &SpfOutcome) -> SpfFinding {

@@ -392,7 +392,19 @@ pub const LIST_ENTRIES_MAX: usize = 500_000;
 pub const FORGED_ENTRY_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// Domains asked about for one message; a response has one recipient, and few domains speak for it.
-pub const DOMAINS_ASKED_MAX: usize = 16;
+/// Of those beyond nothing is known, and the record says so.
+pub const DOMAINS_ASKED_MAX: usize = 64;
+
+/// How long gathering the evidence of one message may take in all: the client waits for it with the
+/// whole message handed over, and will come again where DNS was slow.
+pub const EVIDENCE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Verifications (facts of a domain, SPF, DKIM) at once. Each asks at most ten questions at a time.
+pub const VERIFICATIONS_MAX: usize = 100;
+
+const _: () = assert!(VERIFICATIONS_MAX * SPF_MAIL_SERVERS_MAX <= DNS_QUESTIONS_MAX);
+const _: () = assert!(VERIFICATIONS_MAX * DKIM_SIGNATURES_MAX <= DNS_QUESTIONS_MAX);
+const _: () = assert!(VERIFICATIONS_MAX * (DMARC_WALK_QUESTIONS_MAX + 1) <= DNS_QUESTIONS_MAX);
 
 /// How often idle sessions with next hops are looked for.
 pub const TIDY_EVERY: Duration = Duration::from_secs(10);

@@ -147,6 +147,19 @@ impl Prepared {
         prepared
     }
 
+    /// `temperror` for each signature whose key would have to be asked for.
+    pub fn unanswered(self, reason: &str) -> DkimReport {
+        let settled = |mut candidate: Candidate| {
+            if candidate.open.is_some() {
+                candidate.outcome.result = AuthResult::TempError;
+                candidate.outcome.reason = reason.to_owned();
+            }
+            candidate.outcome
+        };
+        let signatures = self.candidates.into_iter().map(settled).collect();
+        DkimReport { signatures, signatures_left_out: self.left_out, author: self.author }
+    }
+
     /// Fetches the keys, all at once, and verifies.
     pub async fn verify(self, dns: &Dns, deadline: Instant) -> DkimReport {
         let ask = |candidate: Candidate| {

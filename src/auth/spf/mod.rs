@@ -79,6 +79,12 @@ pub enum Breadth {
 }
 
 impl SpfOutcome {
+    /// `temperror`: nobody could be asked in time.
+    pub fn unanswered(identity: &Identity<'_>, reason: &str) -> SpfOutcome {
+        let stopped = Err(Stop::Temporary(reason.to_owned()));
+        outcome(identity, stopped, Origin::Published)
+    }
+
     /// Whether the record lets in so many that its pass says nothing of the sender.
     pub fn lets_everybody_in(&self, client: IpAddr) -> bool {
         let narrowest = if client.to_canonical().is_ipv4() { SPF_WIDE_V4 } else { SPF_WIDE_V6 };
