@@ -103,9 +103,11 @@ pub struct Record {
     /// What decided the verdict.
     #[cfg_attr(test, schemars(schema_with = "crate::audit::words::schema::verdict_by"))]
     pub verdict_by: Option<String>,
+    /// What could not be known of this recipient, and why.
+    pub verdict_gaps: Vec<RecordedGap>,
     /// The loop, where there is one.
     pub r#loop: Option<RecordedLoop>,
-    /// What was done.
+    /// What was decided, as it could be carried out; `outcome` is what came of it.
     #[cfg_attr(test, schemars(schema_with = "crate::audit::words::schema::action"))]
     pub action: String,
     /// What would have been done, were we not only observing.
@@ -118,6 +120,8 @@ pub struct Record {
     pub reason: String,
     /// Why, as a plain sentence.
     pub text: String,
+    /// What came of it; null when it was not carried out.
+    pub outcome: Option<Ended>,
     /// The reply the client got for it; null when it left before.
     pub reply: Option<String>,
     /// The next hop that was spoken to; null when none was.
@@ -181,10 +185,10 @@ pub struct RecordedLoop {
     /// When it was first seen.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     pub first_seen: String,
-    /// When it was last seen before this copy.
+    /// When it was last seen before this copy; null when it was not.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    pub last_seen: String,
-    /// Copies stopped so far.
+    pub last_seen: Option<String>,
+    /// Copies stopped, as far as is known: this one, unless it is only observed.
     pub stopped: u32,
 }
 
@@ -199,7 +203,7 @@ pub enum LeftOut {
     SubjectMessage,
     /// `signals`.
     Signals,
-    /// `gaps`, `responder`, `xforward`: the other lists.
+    /// `gaps`, `verdict_gaps`, `responder`, `xforward`: the other lists.
     Lists,
 }
 
@@ -246,9 +250,30 @@ pub struct Handled<'a> {
     pub evidence: Option<&'a Evidence>,
 }
 
+/// What came of a decision for one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// The next hop took it.
+    Relayed,
+    /// It is held.
+    Held,
+    /// Nothing is kept but this record.
+    Discarded,
+    /// The client was told to come again.
+    Deferred,
+    /// The client was told 5xx.
+    Refused,
+    /// The client left before an answer.
+    Unanswered,
+}
+
 /// How it ended for a recipient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending<'a> {
+    /// What came of it.
+    pub outcome: Option<Ended>,
     /// The reply the client got.
     pub reply: Option<&'a Reply>,
     /// The next hop that was spoken to.
@@ -285,7 +310,8 @@ impl Handled<'_> {
         evidence: Option<RecordedEvidence>,
     ) -> Record {
         let Client { ip, helo, xforward } = &self.envelope.client;
-        let Decision { verdict, loop_finding, action, would, rule, reason, text, .. } = decision;
+        let Decision { verdict, gaps, loop_finding, action, .. } = decision;
+        let Decision { would, rule, reason, text, .. } = decision;
         Record {
             v: VERSION,
             time: self.time.to_string(),
@@ -324,12 +350,14 @@ impl Handled<'_> {
             gaps: self.gaps(),
             verdict: verdict.as_ref().map(|verdict| verdict.kind().as_str().to_owned()),
             verdict_by: verdict.as_ref().and_then(Verdict::by).map(str::to_owned),
+            verdict_gaps: gaps.iter().map(RecordedGap::new).collect(),
             r#loop: loop_finding.as_ref().map(RecordedLoop::new),
             action: action.as_str().to_owned(),
             would: would.map(|would| would.as_str().to_owned()),
             rule: rule.clone(),
             reason: reason.as_str().to_owned(),
             text: harmless(text),
+            outcome: None,
             reply: None,
             next_hop: None,
             held: None,
@@ -357,7 +385,7 @@ impl RecordedLoop {
             hops: *hops,
             between: between.iter().map(harmless).collect(),
             first_seen: first_seen.to_string(),
-            last_seen: last_seen.to_string(),
+            last_seen: last_seen.map(|seen| seen.to_string()),
             stopped: *stopped,
         }
     }
@@ -366,6 +394,7 @@ impl RecordedLoop {
 impl Record {
     /// The record with how it ended.
     pub fn ended(mut self, ending: &Ending<'_>) -> Record {
+        self.outcome = ending.outcome;
         self.reply = ending.reply.map(|reply| format!("{} {}", reply.code(), reply.text()));
         self.next_hop = ending.next_hop.map(harmless);
         self.held = ending.held.map(|held| held.to_string());
@@ -417,6 +446,7 @@ impl Record {
                 LeftOut::Signals => record.signals = None,
                 LeftOut::Lists => {
                     record.gaps.clear();
+                    record.verdict_gaps.clear();
                     record.responder.clear();
                     record.xforward.clear();
                 }
@@ -467,7 +497,7 @@ mod tests {
     use crate::judge::decision::{LoopKind, Reason};
     use crate::judge::evidence::{
         Alignment, AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcPolicy, DmarcRecord,
-        DomainFacts, Evaluated, Findings, GapCause, Receives, RecipientEvidence, SentBefore,
+        DomainFacts, Evaluated, Findings, GapCause, Laps, Receives, RecipientEvidence, SentBefore,
         Source, SpfFinding, SpfScope,
     };
     use crate::judge::original::{FoundAs, Key, NamedBy, SubjectKind};
@@ -506,6 +536,7 @@ mod tests {
     fn decision(verdict: Option<Verdict>, action: Action, reason: Reason) -> Decision {
         Decision {
             verdict,
+            gaps: Vec::new(),
             loop_finding: None,
             action,
             would: None,
@@ -595,7 +626,7 @@ mod tests {
         Evidence {
             findings: vec![findings()],
             domains: names.map(|name| (domain(name), facts(known))).into(),
-            recipients: vec![RecipientEvidence { sent_before, laps: 0, first_lap: None }],
+            recipients: vec![RecipientEvidence { sent_before, laps: Laps::default() }],
             gaps: every_gap_cause().iter().map(|cause| Gap::new(*cause, "why")).collect(),
         }
     }
@@ -675,9 +706,10 @@ mod tests {
             r#""signals":[],"fingerprint":"00ff","hops":3,"dated":null,"responder":[],"#,
             r#""origin":"ours","subject_message":null,"#,
             r#""match":{"by":"queue-id","candidates":2},"evidence":null,"gaps":[],"#,
-            r#""verdict":null,"verdict_by":null,"loop":null,"action":"deliver","would":null,"#,
+            r#""verdict":null,"verdict_by":null,"verdict_gaps":[],"loop":null,"#,
+            r#""action":"deliver","would":null,"#,
             r#""rule":"profile","reason":"personal","#,
-            r#""text":"joe\\u{202e} did not write it","reply":null,"next_hop":null,"#,
+            r#""text":"joe\\u{202e} did not write it","outcome":null,"reply":null,"next_hop":null,"#,
             r#""held":null,"ms":0,"same_as":null,"left_out":[]}"#,
         );
         assert_eq!(record.line().unwrap(), expected);
@@ -716,6 +748,19 @@ mod tests {
             handled.records(&[decision(None, Action::Deliver, Reason::Personal)]).remove(0);
         assert_eq!(record.subject_message.unwrap().findings, None);
         assert_eq!(record.gaps.len(), evidence.gaps.len() + 1);
+    }
+
+    /// The evidence that is decided upon again must be the same, so they stand apart.
+    #[test]
+    fn what_could_not_be_known_of_a_recipient_stands_apart_from_the_evidence() {
+        let (envelope, evidence) = (envelope(&["joe@bank.example"]), evidence(true));
+        let handled = Handled { evidence: Some(&evidence), ..handled(&envelope) };
+        let gap = Gap::new(GapCause::Dns, "TXT _dmarc.bank.example: no answer");
+        let decision = decision(Some(Verdict::Unresolved), Action::Defer, Reason::Unresolved);
+        let record = handled.records(&[Decision { gaps: vec![gap.clone()], ..decision }]).remove(0);
+        assert_eq!(record.verdict_gaps, [RecordedGap::new(&gap)]);
+        assert_eq!(record.evidence().unwrap().gaps, evidence.gaps);
+        assert_valid(&schema(), &record.line().unwrap());
     }
 
     #[test]
@@ -767,6 +812,7 @@ mod tests {
         let reply = Reply::new(250, "2.0.0", &"\u{202e}\"".repeat(4000));
         let held = HeldId { event: Ulid::from_parts(u64::MAX >> 16, u128::MAX), n: u32::MAX };
         let ending = Ending {
+            outcome: Some(Ended::Unanswered),
             reply: Some(&reply),
             next_hop: Some(&"\u{202e}\\".repeat(4000)),
             held: Some(held),
@@ -854,7 +900,7 @@ mod tests {
                 hops: count,
                 between: vec![end],
                 first_seen: Timestamp::from_millis(millis),
-                last_seen: Timestamp::from_millis(millis),
+                last_seen: (count % 2 == 0).then_some(Timestamp::from_millis(millis)),
                 stopped: count,
             });
         prop::option::of(finding)

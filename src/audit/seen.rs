@@ -14,7 +14,7 @@ use crate::audit::findings::{
 };
 use crate::audit::words::{FOUND_AS, NAMED_BY, harmless};
 use crate::judge::classify::Signal;
-use crate::judge::evidence::{Evidence, Findings, RecipientEvidence, SentBefore};
+use crate::judge::evidence::{Evidence, Findings, Laps, RecipientEvidence, SentBefore};
 use crate::judge::original::{Key, Original, SubjectKind};
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::time::Timestamp;
@@ -194,6 +194,9 @@ pub struct RecordedEvidence {
     /// When it first did.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     pub first_lap: Option<String>,
+    /// When it last did.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
+    pub last_lap: Option<String>,
 }
 
 /// How many responses of a kind went out in 24 h, or were on their way.
@@ -227,14 +230,23 @@ impl RecordedEvidence {
             .map(|(domain, facts)| (domain.to_string(), RecordedDomain::new(facts)))
             .collect();
         let recipient = recipients.get(index);
-        let laps = recipient.map_or(0, |recipient| recipient.laps);
-        let first_lap = recipient.and_then(|recipient| recipient.first_lap);
-        let first_lap = first_lap.map(|first| first.to_string());
+        let laps = recipient.map(|recipient| recipient.laps).unwrap_or_default();
+        let Laps { count: laps, first, last } = laps;
+        let first_lap = first.map(|first| first.to_string());
+        let last_lap = last.map(|last| last.to_string());
         let sent = recipient.map(|recipient| apart(&recipient.sent_before));
         let (sent, sent_before_gap) = sent.unwrap_or_default();
         let sent_before =
             sent.map(|&SentBefore { pair, recipient }| RecordedSent { pair, recipient });
-        RecordedEvidence { findings, domains, sent_before, sent_before_gap, laps, first_lap }
+        RecordedEvidence {
+            findings,
+            domains,
+            sent_before,
+            sent_before_gap,
+            laps,
+            first_lap,
+            last_lap,
+        }
     }
 
     /// The evidence again, with one recipient and `gaps`; `None` when a word of it is not ours.
@@ -246,9 +258,10 @@ impl RecordedEvidence {
         let recipients = match asked {
             true => {
                 let sent_before = together(sent_before, &self.sent_before_gap)?;
-                let first_lap = |text: &String| Timestamp::parse_rfc3339(text);
-                let first_lap = each(&self.first_lap, first_lap)?;
-                vec![RecipientEvidence { sent_before, laps: self.laps, first_lap }]
+                let moment = |text: &String| Timestamp::parse_rfc3339(text);
+                let (first, last) = (each(&self.first_lap, moment)?, each(&self.last_lap, moment)?);
+                let laps = Laps { count: self.laps, first, last };
+                vec![RecipientEvidence { sent_before, laps }]
             }
             false => Vec::new(),
         };

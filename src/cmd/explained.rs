@@ -54,7 +54,7 @@ pub fn text(explained: &Explained, place: &Place<'_>, paint: Paint) -> String {
     let recipients = place.envelope.recipients.iter().zip(&explained.decisions);
     for (recipient, decision) in recipients {
         page.heading(&format!("To {}", Shown::new(&recipient.path.to_string())));
-        known(&mut page, explained, &recipient.path);
+        known(&mut page, explained, &recipient.path, decision);
         outcome(&mut page, decision);
     }
     if !place.config.enforces() {
@@ -150,7 +150,7 @@ fn answered(original: &Original) -> String {
     text
 }
 
-fn known(page: &mut Page, explained: &Explained, recipient: &ForwardPath) {
+fn known(page: &mut Page, explained: &Explained, recipient: &ForwardPath, decision: &Decision) {
     let evidence = &explained.evidence;
     let mut any = false;
     for findings in &evidence.findings {
@@ -165,17 +165,22 @@ fn known(page: &mut Page, explained: &Explained, recipient: &ForwardPath) {
     {
         page.line(if any { "" } else { "Known" }, &published(domain, facts));
     }
-    for (index, gap) in gaps(evidence, &explained.case.original).into_iter().enumerate() {
+    let gaps = gaps(evidence, &explained.case.original, decision);
+    for (index, gap) in gaps.into_iter().enumerate() {
         let name = if index == 0 { "Not known" } else { "" };
         page.line(name, &format!("{} ({})", cause_words(gap.cause), gap.detail));
     }
 }
 
-/// The gaps, each cause once.
-fn gaps<'a>(evidence: &'a Evidence, original: &'a Original) -> Vec<&'a Gap> {
+/// Everything that could not be known, each gap once.
+fn gaps<'a>(
+    evidence: &'a Evidence,
+    original: &'a Original,
+    decision: &'a Decision,
+) -> Vec<&'a Gap> {
     let mut gaps: Vec<&Gap> = Vec::new();
-    for gap in evidence.gaps.iter().chain(&original.gaps) {
-        if !gaps.iter().any(|known| known.cause == gap.cause) {
+    for gap in evidence.gaps.iter().chain(&original.gaps).chain(&decision.gaps) {
+        if !gaps.contains(&gap) {
             gaps.push(gap);
         }
     }
@@ -216,8 +221,12 @@ fn results(findings: &Findings) -> Vec<String> {
         let everybody = everybody.unwrap_or_default();
         format!("spf={} of {scope}{}{everybody}{guessed}", spf.result, named(&spf.domain))
     });
-    let dkim =
-        findings.dkim.iter().map(|dkim| format!("dkim={}{}", dkim.result, named(&dkim.domain)));
+    let dkim = findings.dkim.iter().map(|dkim| {
+        let reason = dkim.reason.as_ref().map(|reason| format!(": {}", Shown::new(reason)));
+        let header = if dkim.header_only { ", right for the header alone" } else { "" };
+        let reason = reason.unwrap_or_default();
+        format!("dkim={}{}{header}{reason}", dkim.result, named(&dkim.domain))
+    });
     let dmarc = findings
         .dmarc
         .iter()
@@ -252,6 +261,10 @@ fn published(domain: &Domain, facts: &DomainFacts) -> String {
     format!("{dmarc}; {domain} {receives}")
 }
 
+/// Why: explaining asks no running daemon, and its counters are in the daemon's memory.
+const UNCOUNTED: &str =
+    "what went out before is not counted here: the daemon holds it where a limit is used up";
+
 fn outcome(page: &mut Page, decision: &Decision) {
     if let Some(verdict) = &decision.verdict {
         let by = verdict.by().map(|by| format!(" ({by})")).unwrap_or_default();
@@ -267,6 +280,9 @@ fn outcome(page: &mut Page, decision: &Decision) {
     };
     page.line("It would be", &page.paint.paint(tone, word));
     page.line("Because", &decision.text);
+    if decision.counts {
+        page.line("Limits", UNCOUNTED);
+    }
     if let Some(would) = decision.would {
         page.line("Enforcing", &format!("it would be: {would}"));
     }
@@ -288,7 +304,8 @@ pub fn json(explained: &Explained, envelope: &Envelope) -> Value {
                 "verdict": decision.verdict.as_ref().map(|verdict| verdict.kind().as_str()),
                 "verdict_by": decision.verdict.as_ref().and_then(|verdict| verdict.by()),
                 "evidence": seen,
-                "gaps": gaps(evidence, &case.original),
+                "gaps": gaps(evidence, &case.original, decision),
+                "limited": decision.counts,
                 "loop": decision.loop_finding.as_ref().map(|found| found.kind.as_str()),
                 "action": decision.action.as_str(),
                 "would": decision.would.map(|would| would.as_str()),
@@ -309,6 +326,78 @@ pub fn json(explained: &Explained, envelope: &Envelope) -> Value {
             "return_path": case.original.return_path.as_ref().map(ToString::to_string),
             "found_as": case.original.found_as.as_str(),
         },
+        // What went out before stands in a running daemon's memory, and is not counted here.
+        "limits_counted": false,
         "recipients": recipients,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::world;
+    use crate::judge::decision::{Reason, Verdict};
+    use crate::judge::evidence::GapCause;
+    use crate::judge::fingerprint::FingerprintKey;
+    use crate::judge::read_alone;
+    use crate::judge::site::Site;
+    use crate::mail::address::{Address, ReversePath};
+    use crate::mail::envelope::{Client, MailFrom, Parameters, Recipient};
+    use crate::mail::header::Completeness;
+    use crate::mail::message::Message;
+
+    /// A limited auto-reply, explained for people and for programs.
+    fn page(counts: bool) -> (String, Value) {
+        let message = Message::new("Auto-Submitted: auto-replied\n\nAway.\n", Completeness::Whole);
+        let decision = Decision {
+            verdict: Some(Verdict::Unauthenticated),
+            gaps: vec![Gap::new(GapCause::NotEvaluated, "nothing of DKIM")],
+            loop_finding: None,
+            action: Action::Deliver,
+            would: None,
+            counts,
+            rule: "balanced.auto-reply.unauthenticated".to_owned(),
+            reason: Reason::Unauthenticated,
+            text: "Nothing proves it.".to_owned(),
+            otherwise: Vec::new(),
+        };
+        let explained = Explained {
+            case: read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32])),
+            evidence: Evidence::default(),
+            decisions: vec![decision],
+        };
+        let envelope = Envelope {
+            client: Client::default(),
+            mail: MailFrom {
+                path: ReversePath::Null,
+                path_text: "<>".to_owned(),
+                parameters: Parameters::default(),
+            },
+            recipients: vec![Recipient {
+                path: ForwardPath::Address(Address::parse("joe@bank.example").unwrap()),
+                path_text: "<joe@bank.example>".to_owned(),
+                parameters: Parameters::default(),
+            }],
+        };
+        let config = Config::load(None, &world()).unwrap();
+        let place = Place { config: &config, envelope: &envelope };
+        (text(&explained, &place, Paint::plain()), json(&explained, &envelope))
+    }
+
+    #[test]
+    fn limits_are_said_to_be_uncounted_where_one_matters() {
+        let (text, value) = page(true);
+        assert!(text.contains("what went out before is not counted here"), "{text}");
+        assert_eq!(value["limits_counted"], false);
+        assert_eq!(value["recipients"][0]["limited"], true);
+        assert!(!page(false).0.contains("not counted"));
+    }
+
+    #[test]
+    fn what_could_not_be_known_of_a_recipient_is_shown() {
+        let (text, value) = page(false);
+        assert!(text.contains("(nothing of DKIM)"), "{text}");
+        let gaps = value["recipients"][0]["gaps"].as_array().unwrap();
+        assert_eq!(gaps.last().unwrap()["detail"], "nothing of DKIM");
+    }
 }

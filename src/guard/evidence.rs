@@ -23,7 +23,7 @@ use crate::judge::Case;
 use crate::judge::alignment::shares_registrable;
 use crate::judge::classify::Guarded;
 use crate::judge::evidence::{
-    DomainFacts, Evidence, Findings, Gap, GapCause, RecipientEvidence, SentBefore,
+    DomainFacts, Evidence, Findings, Gap, GapCause, Laps, RecipientEvidence, SentBefore,
 };
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
@@ -117,11 +117,7 @@ impl Inquiry {
                 all_counted.push(counted);
             }
             let laps = laps(case, &recipient.path, &self.trace_key);
-            evidence.recipients.push(RecipientEvidence {
-                sent_before: Ok(sent),
-                laps: u32::try_from(laps.len()).unwrap_or(u32::MAX),
-                first_lap: laps.into_iter().min(),
-            });
+            evidence.recipients.push(RecipientEvidence { sent_before: Ok(sent), laps });
         }
         Gathered { evidence, counted: all_counted }
     }
@@ -178,13 +174,18 @@ fn unknown(cause: GapCause, detail: &str) -> DomainFacts {
     DomainFacts { dmarc: Err(gap()), receives: Err(gap()) }
 }
 
-/// When the message went to this recipient before, as our own traces prove.
-fn laps(case: &Case, recipient: &ForwardPath, key: &TraceKey) -> Vec<Timestamp> {
+/// How often and when the message went to this recipient before, as our own traces prove.
+fn laps(case: &Case, recipient: &ForwardPath, key: &TraceKey) -> Laps {
     let moment = |lap: &Lap| {
         let millis = Ulid::from_string(&lap.event).map(|event| event.timestamp_ms());
         Timestamp::from_millis(millis.ok().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(0))
     };
-    case.laps_of(recipient, key).map(moment).collect()
+    let moments: Vec<Timestamp> = case.laps_of(recipient, key).map(moment).collect();
+    Laps {
+        count: u32::try_from(moments.len()).unwrap_or(u32::MAX),
+        first: moments.iter().min().copied(),
+        last: moments.iter().max().copied(),
+    }
 }
 
 /// The domains whose facts can matter.

@@ -105,6 +105,7 @@ mod tests {
     fn decisions(actions: &[Action]) -> Vec<Decision> {
         let decision = |action: &Action| Decision {
             verdict: None,
+            gaps: Vec::new(),
             loop_finding: None,
             action: *action,
             would: None,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::audit::Durability;
 use crate::audit::fault::Error;
-use crate::audit::record::{Ending, Handled, Record};
+use crate::audit::record::{Ended, Ending, Handled, Record};
 use crate::guard::Guard;
 use crate::guard::act::{Acted, Told};
 use crate::guard::answer;
@@ -95,9 +95,21 @@ impl Guard {
                 _ => None,
             };
             let next_hop = acted.next_hop.as_deref();
-            record.ended(&Ending { reply, next_hop, held, took })
+            let ending = Ending { outcome: Some(ended(outcome)), reply, next_hop, held, took };
+            record.ended(&ending)
         });
         ended.collect()
+    }
+}
+
+fn ended(outcome: &Outcome) -> Ended {
+    match outcome {
+        Outcome::Relayed(_) => Ended::Relayed,
+        Outcome::Held { .. } => Ended::Held,
+        Outcome::Discarded { .. } => Ended::Discarded,
+        Outcome::Deferred(_) => Ended::Deferred,
+        Outcome::Refused(_) => Ended::Refused,
+        Outcome::Unanswered => Ended::Unanswered,
     }
 }
 

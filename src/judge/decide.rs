@@ -11,9 +11,11 @@ use crate::judge::loops::loop_finding;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, RuleAction, Suppress};
 use crate::judge::rewritten::foreign_original;
-use crate::judge::ruling::{Asked, Ruling, allow_entry, observed, ruling, table_row};
+use crate::judge::ruling::{
+    Asked, Ruling, allow_entry, configured_ruling, observed, ruling, table_row,
+};
 use crate::judge::tell;
-use crate::judge::verdict::verdict;
+use crate::judge::verdict::{Judged, verdict};
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::{
@@ -48,12 +50,14 @@ fn decision(
 ) -> Decision {
     let judged = is_judged(case).then(|| recipient.address()).flatten();
     let judged = judged.map(|address| match foreign_original(address, &policy.site) {
-        Some(original) => verdict(&original, evidence, policy).verdict,
-        None => verdict(address, evidence, policy).verdict,
+        Some(original) => verdict(&original, evidence, policy),
+        None => verdict(address, evidence, policy),
     });
+    let (judged, gaps) = judged.map(|Judged { verdict, gaps }| (verdict, gaps)).unzip();
+    let gaps = gaps.unwrap_or_default();
     let known = evidence.recipients.get(index);
-    let (laps, since) = known.map_or((0, None), |known| (known.laps, known.first_lap));
-    let looping = loop_finding(case, recipient, laps, since, &policy.loops, now);
+    let laps = known.map(|known| known.laps).unwrap_or_default();
+    let mut looping = loop_finding(case, recipient, &laps, &policy.loops, now);
     let asked = Asked {
         envelope,
         recipient,
@@ -62,6 +66,7 @@ fn decision(
         policy,
         now,
         verdict: judged.as_ref(),
+        gaps: &gaps,
         loop_finding: looping.as_ref(),
     };
     let sent_before = known.and_then(|known| known.sent_before.as_ref().ok().copied());
@@ -69,18 +74,21 @@ fn decision(
     let mut would = None;
     let mut action = settled.action;
     if let Some(rule) = observed(&asked) {
-        let tried =
-            Ruling { action: rule.action, rule: rule.name.clone(), reason: Reason::ConfiguredRule };
-        let tried = settle(&asked, tried, sent_before).action;
+        let tried = settle(&asked, configured_ruling(rule), sent_before).action;
         would = (tried != action).then_some(tried);
     }
-    if policy.mode == Mode::Observe && !rule_enforces(policy, &settled.rule) {
+    if settled.mode.unwrap_or(policy.mode) == Mode::Observe {
         would = (action != Action::Deliver).then_some(action).or(would);
         action = Action::Deliver;
     }
+    let (text, otherwise) = (tell::sentence(&asked, &settled), tell::otherwise(&asked, &settled));
+    if let Some(found) = looping.as_mut().filter(|_| action == Action::Deliver) {
+        found.stopped = 0;
+    }
     Decision {
-        text: tell::sentence(&asked, &settled),
-        otherwise: tell::otherwise(&asked, &settled),
+        text,
+        otherwise,
+        gaps,
         action,
         would,
         counts: settled.counts,
@@ -96,10 +104,6 @@ fn is_judged(case: &Case) -> bool {
     case.class.guarded() == Guarded::Response && case.origin != Some(Origin::Relayed)
 }
 
-fn rule_enforces(policy: &Policy, name: &str) -> bool {
-    policy.rules.iter().any(|rule| rule.name == name && rule.mode == Some(Mode::Enforce))
-}
-
 /// A ruling made into an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
@@ -111,11 +115,14 @@ pub struct Settled {
     pub rule: String,
     /// Why.
     pub reason: Reason,
+    /// Whether the rule observes or acts, whatever the guard does.
+    pub mode: Option<Mode>,
 }
 
 fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) -> Settled {
-    let Ruling { action, rule, reason } = ruling;
-    let settled = |action, reason| Settled { action, counts: false, rule: rule.clone(), reason };
+    let Ruling { action, rule, reason, mode } = ruling;
+    let settled =
+        |action, reason| Settled { action, counts: false, rule: rule.clone(), reason, mode };
     match action {
         RuleAction::Deliver => settled(Action::Deliver, reason),
         RuleAction::Suppress => settled(suppressed(asked.policy.suppress), reason),
@@ -126,7 +133,7 @@ fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) ->
         RuleAction::Limit if allow_entry(asked).is_some() => settled(Action::Deliver, reason),
         RuleAction::Limit => match over_limit(asked, sent_before.unwrap_or_default()) {
             Some(limit) => settled(Action::Quarantine, limit),
-            None => Settled { action: Action::Deliver, counts: true, rule, reason },
+            None => Settled { action: Action::Deliver, counts: true, rule, reason, mode },
         },
         RuleAction::Defer if is_young(asked) => settled(Action::Defer, reason),
         RuleAction::Defer => {
@@ -193,8 +200,8 @@ mod tests {
     use crate::judge::classify::DsnAction;
     use crate::judge::decision::VerdictKind;
     use crate::judge::evidence::{
-        AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives, RecipientEvidence,
-        Source, SpfFinding, SpfScope,
+        AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Laps, Receives,
+        RecipientEvidence, Source, SpfFinding, SpfScope,
     };
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::lists::{Entry, List, Pattern};
@@ -219,6 +226,7 @@ mod tests {
         sent: SentBefore,
         laps: u32,
         receives: Receives,
+        asked: Evaluated,
     }
 
     fn scene(class: Class, verdict: &'static str) -> Scene {
@@ -234,7 +242,9 @@ mod tests {
         };
         let policy = Policy { mode: Mode::Enforce, ..Policy::default() };
         let receives = Receives::Yes;
-        Scene { to: TO, verdict, case, policy, sent: SentBefore::default(), laps: 0, receives }
+        let (sent, asked) =
+            (SentBefore::default(), Evaluated { spf: true, dkim: true, dmarc: false });
+        Scene { to: TO, verdict, case, policy, sent, laps: 0, receives, asked }
     }
 
     impl Scene {
@@ -279,7 +289,7 @@ mod tests {
                 }],
                 dkim: Vec::new(),
                 dmarc: Vec::new(),
-                evaluated: Evaluated { spf: true, dkim: true, dmarc: false },
+                evaluated: self.asked,
                 own_submission: None,
                 author_sign: None,
             };
@@ -301,8 +311,7 @@ mod tests {
             }
             evidence.recipients.push(RecipientEvidence {
                 sent_before: Ok(self.sent),
-                laps: self.laps,
-                first_lap: None,
+                laps: Laps { count: self.laps, ..Laps::default() },
             });
             evidence
         }
@@ -644,6 +653,40 @@ mod tests {
         scene.policy.mode = Mode::Observe;
         scene.policy.rules = vec![rule(RuleAction::Suppress, Some(Mode::Enforce))];
         assert_eq!(scene.outcome(), (Action::Quarantine, Reason::ConfiguredRule));
+    }
+
+    /// A rule that has the name of a row of the table does not make that row act.
+    #[test]
+    fn the_rule_that_decided_says_whether_it_acts_and_not_its_name() {
+        let mut scene = scene(Class::Dsn(DsnAction::Failed), "failed");
+        let row = scene.decided().rule;
+        scene.policy.mode = Mode::Observe;
+        let elsewhere = vec![Pattern::parse("other.example").unwrap()];
+        let named =
+            Rule { name: row, rcpt: elsewhere, ..rule(RuleAction::Discard, Some(Mode::Enforce)) };
+        scene.policy.rules = vec![named];
+        let decision = scene.decided();
+        assert_eq!((decision.action, decision.would), (Action::Deliver, Some(Action::Quarantine)));
+    }
+
+    #[test]
+    fn what_could_not_be_known_of_a_recipient_stands_in_the_decision() {
+        let mut scene = scene(Class::AutoReply, "unauthenticated");
+        assert_eq!(scene.decided().gaps, []);
+        scene.asked = Evaluated { spf: true, ..Evaluated::default() };
+        let decision = scene.decided();
+        assert_eq!(decision.gaps[0].cause, GapCause::NotEvaluated);
+        assert_eq!(decision.gaps.len(), 1);
+    }
+
+    #[test]
+    fn a_loop_says_when_it_was_seen_and_whether_it_was_stopped() {
+        let mut scene = scene(Class::AutoReply, "authenticated");
+        scene.laps = 1;
+        let found = scene.decided().loop_finding.unwrap();
+        assert_eq!((found.first_seen, found.last_seen, found.stopped), (NOW, None, 1));
+        scene.policy.mode = Mode::Observe;
+        assert_eq!(scene.decided().loop_finding.unwrap().stopped, 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::judge::evidence::GapCause;
+use crate::judge::evidence::{Gap, GapCause};
 use crate::mail::address::Domain;
 use crate::mail::time::Timestamp;
 
@@ -233,9 +233,9 @@ pub struct LoopFinding {
     pub between: Vec<String>,
     /// When it was first seen.
     pub first_seen: Timestamp,
-    /// When it was last seen before this copy.
-    pub last_seen: Timestamp,
-    /// Copies stopped so far.
+    /// When it was last seen before this copy; `None` when it was not.
+    pub last_seen: Option<Timestamp>,
+    /// Copies stopped, as far as is known: this one, unless it is only observed.
     pub stopped: u32,
 }
 
@@ -335,6 +335,8 @@ impl fmt::Display for Reason {
 pub struct Decision {
     /// The verdict; `None` where nobody is judged.
     pub verdict: Option<Verdict>,
+    /// What could not be known of this recipient, and why. Law 5.
+    pub gaps: Vec<Gap>,
     /// The loop, where there is one.
     pub loop_finding: Option<LoopFinding>,
     /// What is done.

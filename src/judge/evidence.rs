@@ -286,10 +286,19 @@ pub struct SentBefore {
 pub struct RecipientEvidence {
     /// How many limited responses it got before; a gap when the memory failed.
     pub sent_before: Known<SentBefore>,
-    /// How often our own trace proves that this message went to it before.
-    pub laps: u32,
+    /// What our own trace proves of the message's earlier ways to it.
+    pub laps: Laps,
+}
+
+/// How often a message went to a recipient before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Laps {
+    /// How often.
+    pub count: u32,
     /// When it first did.
-    pub first_lap: Option<Timestamp>,
+    pub first: Option<Timestamp>,
+    /// When it last did.
+    pub last: Option<Timestamp>,
 }
 
 /// Everything `decide` sees beside the case and the policy.

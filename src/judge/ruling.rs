@@ -8,7 +8,7 @@
 use crate::judge::Case;
 use crate::judge::classify::{Class, DsnAction, Guarded};
 use crate::judge::decision::{LoopFinding, LoopKind, Reason, Scope, Verdict, VerdictKind};
-use crate::judge::evidence::{Evidence, Receives};
+use crate::judge::evidence::{Evidence, Gap, Receives};
 use crate::judge::lists::Entry;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, Rule, RuleAction};
@@ -33,6 +33,8 @@ pub struct Asked<'a> {
     pub now: Timestamp,
     /// The verdict; `None` where nobody is judged.
     pub verdict: Option<&'a Verdict>,
+    /// What could not be known of the recipient.
+    pub gaps: &'a [Gap],
     /// The loop; `None` where there is none.
     pub loop_finding: Option<&'a LoopFinding>,
 }
@@ -46,6 +48,8 @@ pub struct Ruling {
     pub rule: String,
     /// Why.
     pub reason: Reason,
+    /// Whether this rule only observes or acts, whatever the guard does; `None`: as the guard.
+    pub mode: Option<Mode>,
 }
 
 /// One rule: its say, or `None` when it does not match.
@@ -95,7 +99,7 @@ impl Asked<'_> {
 }
 
 fn rule(name: &str, action: RuleAction, reason: Reason) -> Ruling {
-    Ruling { action, rule: name.to_owned(), reason }
+    Ruling { action, rule: name.to_owned(), reason, mode: None }
 }
 
 fn going_round(asked: &Asked<'_>) -> Option<Ruling> {
@@ -138,7 +142,12 @@ fn null_subject(asked: &Asked<'_>) -> Option<Ruling> {
 fn configured(asked: &Asked<'_>) -> Option<Ruling> {
     let mut rules = asked.policy.rules.iter();
     let found = rules.find(|rule| rule.mode != Some(Mode::Observe) && matches(rule, asked))?;
-    Some(rule(&found.name, found.action, Reason::ConfiguredRule))
+    Some(configured_ruling(found))
+}
+
+/// What a rule of the configuration says.
+pub fn configured_ruling(found: &Rule) -> Ruling {
+    Ruling { mode: found.mode, ..rule(&found.name, found.action, Reason::ConfiguredRule) }
 }
 
 fn matches(rule: &Rule, asked: &Asked<'_>) -> bool {
@@ -267,6 +276,7 @@ pub fn table_row(profile: Profile, class: Class, verdict: &Verdict) -> Ruling {
         action: if domain_only { RuleAction::Limit } else { action },
         rule: format!("{profile}.{class}.{kind}"),
         reason: reason_of(verdict),
+        mode: None,
     }
 }
 

@@ -220,7 +220,7 @@ pub fn otherwise(asked: &Asked<'_>, settled: &Settled) -> Vec<String> {
             ways.push(format!("An allow-list entry for {to} or {domain} would let it out without limit."));
         }
     }
-    let gaps = asked.evidence.gaps.iter().chain(&asked.case.original.gaps);
+    let gaps = asked.evidence.gaps.iter().chain(&asked.case.original.gaps).chain(asked.gaps);
     for remedy in gaps.filter_map(remedy) {
         if !ways.iter().any(|way| way == remedy) {
             ways.push(remedy.to_owned());

@@ -37,7 +37,11 @@ pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Jud
     let mut gaps = Vec::new();
     let mut open = None;
     for findings in &evidence.findings {
-        match question.ask(findings, &mut gaps) {
+        let mut missing = Vec::new();
+        let asked = question.ask(findings, &mut missing);
+        missing.retain(|gap| !gaps.contains(gap));
+        gaps.append(&mut missing);
+        match asked {
             Some(verdict @ (Verdict::Authenticated { .. } | Verdict::Failed { .. })) => {
                 return Judged { verdict, gaps };
             }

@@ -474,6 +474,7 @@ fn with_evidence(mut records: Vec<Record>) -> Vec<Record> {
             sent_before_gap: None,
             laps: 0,
             first_lap: None,
+            last_lap: None,
         });
     }
     records

@@ -40,6 +40,7 @@ pub fn decision(action: Action) -> Decision {
     let delivered = action == Action::Deliver;
     Decision {
         verdict: (!delivered).then_some(Verdict::Failed { by: FailureKind::Spf }),
+        gaps: Vec::new(),
         loop_finding: None,
         action,
         would: None,
