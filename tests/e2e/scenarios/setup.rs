@@ -6,7 +6,7 @@ use crate::client::{Client, Mail};
 use crate::guard::{Guard, Settings};
 use crate::mail::letter;
 use crate::servers::postfix::{self, Postfix};
-use crate::servers::{Which, missing, shipped};
+use crate::servers::{Which, missing, readme, shipped};
 use crate::sink::Sink;
 use crate::wait::until;
 
@@ -23,6 +23,10 @@ fn the_shipped_configurations_have_no_fault() {
     }
 }
 
+/// This host's names for those of the examples.
+const NAMES: [(&str, &str); 2] =
+    [("mx.example.org", "mx.ours.example"), ("\"example.org\"", "\"ours.example\"")];
+
 /// Goal: an administrator who follows the shipped files step by step has a guard that works.
 /// Method: `minimal.toml` with this host's names, first on trial and then in earnest; Postfix with
 /// the shipped variant for a server that delivers to the world itself.
@@ -31,23 +35,48 @@ fn the_shipped_files_make_a_guard_that_works() {
     if missing() {
         return;
     }
-    let (sink, mailboxes) = (Sink::smtp(), mailboxes());
     let (front, back) = (Port::claim(), Port::claim());
-    let settings = postfix::Settings::default()
+    let settings = postfix::Settings::default().variant_c(front.address(), &back, Which::Automatic);
+    let next_hop = back.address().to_string();
+    let replace = [&NAMES[..], &[("127.0.0.1:10026", &next_hop)]].concat();
+    works(settings, front, &shipped("minimal.toml", &replace));
+}
+
+/// Goal: so has one who reads no more than the README. Method: the same with what stands there.
+#[test]
+fn the_readme_makes_a_guard_that_works() {
+    if missing() {
+        return;
+    }
+    let (front, back) = (Port::claim(), Port::claim());
+    let guard = format!("[127.0.0.1]:{}", front.number());
+    let next_hop = back.address().to_string();
+    let replace = [("[127.0.0.1]:10025", guard.as_str()), ("127.0.0.1:10026", &next_hop)];
+    let settings = postfix::Settings::default().written(&readme("# /etc/postfix/", &replace));
+    let replace = [&NAMES[..], &[("127.0.0.1:10026", &next_hop)]].concat();
+    works(settings, front, &readme("[outbound]", &replace).replace("\"observe\"", "\"enforce\""));
+}
+
+/// Goal: the README shows no other router for Exim than the one that is shipped and tested.
+#[test]
+fn the_readme_has_exims_shipped_router() {
+    let settings = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        lines.map(str::to_owned).collect()
+    };
+    let shown = readme("driver = manualroute", &[]);
+    assert_eq!(settings(&shown), settings(&shipped("exim/routers", &[])));
+}
+
+/// On trial everything is delivered; in earnest the forged sender's bounce is held.
+fn works(settings: postfix::Settings, front: Port, enforcing: &str) {
+    let (sink, mailboxes) = (Sink::smtp(), mailboxes());
+    let settings = settings
         .next_hop(sink.address())
         .mailboxes(mailboxes.address())
         .authentication_results("victim.example", FORGED)
-        .authentication_results("friend.example", GENUINE)
-        .variant_c(front.address(), &back, Which::Automatic);
+        .authentication_results("friend.example", GENUINE);
     let postfix = Postfix::start(&settings);
-    let enforcing = shipped(
-        "minimal.toml",
-        &[
-            ("127.0.0.1:10026", &back.address().to_string()),
-            ("mx.example.org", "mx.ours.example"),
-            ("\"example.org\"", "\"ours.example\""),
-        ],
-    );
     let observing = enforcing.replace("\"enforce\"", "\"observe\"");
     let mut guard = Guard::start_at(front, Settings::file(&observing));
     assert!(guard.cli(&["check-config"]).status.success());
@@ -60,7 +89,7 @@ fn the_shipped_files_make_a_guard_that_works() {
     assert_eq!(sink.wait_for_text("on-trial").addresses(), [VICTIM]);
     assert_eq!(guard.wait_for_record(VICTIM)["would"], "quarantine");
 
-    guard.configure(Settings::file(&enforcing));
+    guard.configure(Settings::file(enforcing));
     guard.reload();
     send(VICTIM, "in-earnest");
     send(FRIEND, "typo");

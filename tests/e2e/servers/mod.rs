@@ -202,11 +202,27 @@ fn greets(port: SocketAddr) -> bool {
 
 /// A ready-made configuration file of `config/`, with some of its words replaced.
 pub fn shipped(path: &str, replace: &[(&str, &str)]) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(path);
-    let mut text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"));
-    for (from, to) in replace {
-        assert!(text.contains(from), "{path} does not say {from:?}");
-        text = text.replace(from, to);
-    }
-    text
+    replaced(&of_the_project(&format!("config/{path}")), replace)
+}
+
+/// The block of the README in which the text stands, with some of its words replaced.
+pub fn readme(containing: &str, replace: &[(&str, &str)]) -> String {
+    let text = of_the_project("README.md");
+    let mut blocks = text.split("\n```").skip(1).step_by(2);
+    let block = blocks.find(|block| block.contains(containing));
+    let block = block.unwrap_or_else(|| panic!("no block of the README has {containing:?}"));
+    // What stands on the line of the fence is the block's language.
+    replaced(block.split_once('\n').map_or("", |(_, block)| block), replace) + "\n"
+}
+
+fn of_the_project(path: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"))
+}
+
+fn replaced(text: &str, replace: &[(&str, &str)]) -> String {
+    replace.iter().fold(text.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "it does not say {from:?}: {text}");
+        text.replace(from, to)
+    })
 }

@@ -170,11 +170,26 @@ impl Settings {
             .master(&shipped("postfix/c-automatic/master.cf", &[("127.0.0.1:10026", &back)]))
     }
 
-    /// A shipped `main.cf` piece of `config/postfix/`, with some of its words replaced.
-    fn shipped_main(mut self, path: &str, replace: &[(&str, &str)]) -> Self {
-        for (key, value) in logical_lines(&shipped(&format!("postfix/{path}"), replace)) {
-            self.main.insert(key, value);
+    /// What somebody wrote for `/etc/postfix`: each file's piece after a comment with its path.
+    pub fn written(mut self, text: &str) -> Self {
+        for piece in text.split("# /etc/postfix/").skip(1) {
+            let (name, text) = piece.split_once('\n').expect("a path, then lines");
+            self = match name {
+                "main.cf" => self.with_lines(text),
+                "master.cf" => self.master(text),
+                _ => self.file(name, text),
+            };
         }
+        self
+    }
+
+    /// A shipped `main.cf` piece of `config/postfix/`, with some of its words replaced.
+    fn shipped_main(self, path: &str, replace: &[(&str, &str)]) -> Self {
+        self.with_lines(&shipped(&format!("postfix/{path}"), replace))
+    }
+
+    fn with_lines(mut self, text: &str) -> Self {
+        self.main.extend(logical_lines(text));
         self
     }
 
