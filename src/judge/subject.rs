@@ -295,7 +295,7 @@ pub fn untagged_mailbox(address: &Address) -> String {
 fn of_local(local: &str, address: &Address) -> String {
     let host = match address.host() {
         Host::Domain(domain) => domain.as_str(),
-        Host::Literal(literal) => literal,
+        Host::Literal(text) | Host::Odd(text) => text,
     };
     format!("{}@{host}", local.to_ascii_lowercase())
 }

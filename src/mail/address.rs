@@ -81,6 +81,8 @@ pub enum Host {
     Domain(Domain),
     /// An address literal with its brackets, lower case: `[192.0.2.1]`, `[ipv6:2001:db8::1]`.
     Literal(String),
+    /// What is no host name, lower case; empty where there is none (`joe`). See `Address::odd`.
+    Odd(String),
 }
 
 impl fmt::Display for Host {
@@ -133,6 +135,22 @@ impl Address {
         Some(Address { text: text.to_owned(), local, host: Host::parse(host)? })
     }
 
+    /// Keeps a reverse-path that is no address, for those who take it all the same: `joe`, which
+    /// Sendmail and Postfix complete with their own domain, `joe@a..example`, `a!joe`.
+    ///
+    /// `None` when it could be taken for anything but one word in angle brackets: empty, too long,
+    /// with white space, control characters or angle brackets. Such an address has no domain.
+    pub fn odd(text: &str) -> Option<Address> {
+        let is_part = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '<' | '>');
+        let fits = (1..=ADDRESS_BYTES_MAX).contains(&text.len()) && text.chars().all(is_part);
+        let (local, host) = text.rsplit_once('@').unwrap_or((text, ""));
+        fits.then(|| Address {
+            text: text.to_owned(),
+            local: local.to_owned(),
+            host: Host::Odd(host.to_lowercase()),
+        })
+    }
+
     /// The address as it was written: quotes, route and letter case kept, no angle brackets.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -143,11 +161,11 @@ impl Address {
         &self.local
     }
 
-    /// The domain; `None` when the address has a literal instead.
+    /// The domain; `None` when the address has a literal or nothing of the kind instead.
     pub fn domain(&self) -> Option<&Domain> {
         match &self.host {
             Host::Domain(domain) => Some(domain),
-            Host::Literal(_) => None,
+            Host::Literal(_) | Host::Odd(_) => None,
         }
     }
 
@@ -353,6 +371,19 @@ mod tests {
             assert_eq!(Address::parse(text), None, "{text:?}");
         }
         assert_eq!(Address::parse(&format!("{}@c.example", "x".repeat(2000))), None);
+    }
+
+    #[test]
+    fn what_is_no_address_can_be_kept_when_it_is_one_word() {
+        for text in ["joe", "joe@a..example", "a!joe", "joe@", "@", "a@b@c.example", "joe@-"] {
+            let odd = Address::odd(text).unwrap_or_else(|| panic!("{text} is one word"));
+            assert_eq!((odd.as_str(), odd.domain()), (text, None));
+        }
+        assert!(Address::odd("Joe@A..B").unwrap().same_mailbox(&Address::odd("joe@a..b").unwrap()));
+        for text in ["", "a b", "a\tb", "a\r\nb", "<a>", "a>", "a\u{7f}", "a\u{a0}b"] {
+            assert_eq!(Address::odd(text), None, "{text:?}");
+        }
+        assert_eq!(Address::odd(&"x".repeat(2000)), None);
     }
 
     #[test]
