@@ -13,10 +13,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::judge::failure::Failure;
 use crate::judge::reading::{Reading, Sender};
 use crate::judge::signs::{Author, Mark};
-use crate::judge::words::{CHALLENGE, RECEIPT_LABEL, labelled};
-use crate::judge::words_of_failure::{DELAY, FAILURE_SUBJECT, FAILURE_TEXT};
+use crate::judge::words::{CHALLENGE, RECEIPT_LABEL, folded, labelled};
+use crate::judge::words_of_failure::{DELAY, GOODS};
 use crate::judge::words_of_reply::{REPLY_LABEL, REPLY_TEMPLATES, REPLY_TEXT};
 use crate::mail::header::Field;
 use crate::mail::limits::{SIGNAL_DETAIL_BYTES_MAX, SIGNALS_MAX};
@@ -318,50 +319,6 @@ fn calendar(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     Some(Class::Notification)
 }
 
-/// What speaks for a bounce that has no machine-readable form.
-struct Failure {
-    /// A phrase of its text.
-    text: Option<&'static str>,
-    /// A phrase of its subject, when no answer prefix stands before it.
-    subject: Option<&'static str>,
-    /// It holds a message, as a part or quoted in its text.
-    encloses: bool,
-    /// Its text holds a reply of an SMTP server, or a status code.
-    has_reply_code: bool,
-}
-
-impl Failure {
-    fn of(reading: &Reading<'_>) -> Failure {
-        let is_answer =
-            reading.is_reply_subject || labelled(REPLY_LABEL, &reading.subject_words).is_some();
-        let subject = || {
-            FAILURE_SUBJECT
-                .find(&reading.subject_words)
-                .or_else(|| DELAY.find(&reading.subject_words))
-        };
-        Failure {
-            text: FAILURE_TEXT
-                .find(reading.own_words())
-                .or_else(|| DELAY.find(reading.own_words())),
-            subject: if is_answer { None } else { subject() },
-            encloses: reading.embedded().is_some() || reading.quoted().is_some(),
-            has_reply_code: has_reply_code(reading.own_words()),
-        }
-    }
-
-    fn has_words(&self) -> bool {
-        self.text.is_some() || self.subject.is_some()
-    }
-
-    /// How many of the signs are there.
-    fn count(&self) -> usize {
-        usize::from(self.text.is_some())
-            + usize::from(self.subject.is_some())
-            + usize::from(self.encloses)
-            + usize::from(self.has_reply_code)
-    }
-}
-
 /// Bounces of servers that do not know RFC 3464, or leave it out: qmail, Exim, Notes, GroupWise…
 ///
 /// Why so many signs: a null reverse-path alone is a vacation or a journal copy, a failure text
@@ -369,9 +326,15 @@ impl Failure {
 /// on who says it.
 fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     let is_nobodys = reading.sender.is_nobody();
-    let is_untyped_report = matches!(&reading.report, Some(r) if r.content == Content::Untyped);
-    let is_keepers = reading.author >= Author::Postmaster;
-    if !is_nobodys && !is_keepers && !is_untyped_report && reading.author != Author::NoReply {
+    let is_untyped_report = matches!(
+        &reading.report,
+        Some(report) if report.content == Content::Untyped && report.place == Place::Root
+    );
+    if !is_nobodys && reading.author == Author::Any && !is_untyped_report {
+        return None;
+    }
+    // Why: the keepers of a mail system are people too, who answer and explain.
+    if !is_nobodys && reading.author < Author::Daemon && reading.is_reply_subject {
         return None;
     }
     let failure = Failure::of(reading);
@@ -381,12 +344,18 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
         Author::Daemon => {
             failure.has_words() || failure.has_reply_code || names_recipients || is_untyped_report
         }
+        Author::Postmaster if reading.sender == Sender::Mailbox => {
+            failure.has_words() && (failure.encloses || is_untyped_report) || names_recipients
+        }
         Author::Postmaster => {
             failure.has_words() && failure.count() + usize::from(is_nobodys) > 1 || names_recipients
         }
         // Why: a vacation may say that a mailbox is no longer read, and return a message too; and
         // what it repeats may say anything.
         _ if reading.marks.has(Mark::Replied) => false,
+        _ if is_nobodys && GOODS.find(reading.own_words()).is_some() => {
+            failure.has_words() && (failure.has_form() || names_recipients)
+        }
         _ if is_nobodys => failure.has_words() && (failure.count() > 1 || names_recipients),
         _ if is_untyped_report => failure.has_words(),
         _ => failure.text.is_some() && failure.encloses,
@@ -402,28 +371,12 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
     Some(Class::Dsn(action_in_words(reading)))
 }
 
-/// Whether a folded text holds a refusal of an SMTP server (`550 5.1.1 …`, `452-…`) or a status
-/// code (`#5.1.1`).
-fn has_reply_code(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let is_start = |at: usize| match at.checked_sub(1).and_then(|before| bytes.get(before)) {
-        None => true,
-        Some(before) => b" :(#[<\"'".contains(before),
-    };
-    let starts = memchr::memchr2_iter(b'4', b'5', bytes).filter(|at| is_start(*at));
-    starts.filter_map(|at| bytes.get(at..)).any(|rest| {
-        matches!(
-            rest,
-            [_, b'0'..=b'9', b'0'..=b'9', b' ' | b'-', ..]
-                | [_, b'.', b'0'..=b'9', b'.', b'0'..=b'9', ..]
-        )
-    })
-}
-
 /// Read receipts in Exchange's own form, without a disposition-notification.
 fn receipt_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     let label = labelled(RECEIPT_LABEL, &reading.subject_words)?;
+    // Why not when it says that it is a reply: a responder may copy the subject that it answers.
     let is_receipt = reading.sender.is_nobody()
+        && !reading.marks.has(Mark::Replied)
         && !reading.is_reply_subject
         && (reading.marks.has(Mark::Answers) || has_exchange_form(reading));
     is_receipt.then(|| {
@@ -436,24 +389,25 @@ fn has_exchange_form(reading: &Reading<'_>) -> bool {
     reading.view.parts().iter().any(|part| part.media.is("application/ms-tnef"))
 }
 
-/// "Confirm that you are human". The words count only in a message that a machine sent.
+/// "Confirm that you are human". The words count only where a machine answers: whoever opens an
+/// account somewhere is asked that too.
 fn challenge(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
-    if reading.marks.has(Mark::Challenge) {
+    let marks = reading.marks;
+    if marks.has(Mark::Challenge) {
         return Some(Class::Challenge);
     }
-    let by_machine = reading.sender.is_nobody()
-        || reading.marks.any(&[
-            Mark::Replied,
-            Mark::Generated,
-            Mark::Suppress,
-            Mark::BulkPrecedence,
-            Mark::LoopMark,
-        ]);
-    if !by_machine || reading.marks.any(&[Mark::List, Mark::Bulk]) {
+    if marks.any(&[Mark::List, Mark::Bulk]) {
         return None;
     }
-    let phrase =
-        CHALLENGE.find(&reading.subject_words).or_else(|| CHALLENGE.find(reading.own_words()))?;
+    let subject = || CHALLENGE.find(&reading.subject_words);
+    let by_machine =
+        || marks.any(&[Mark::Generated, Mark::Suppress, Mark::BulkPrecedence, Mark::LoopMark]);
+    let phrase = match reading.sender.is_nobody() {
+        // Why only the subject: a vacation's text may repeat what it answers.
+        _ if marks.has(Mark::Replied) => subject().filter(|_| !reading.is_reply_subject),
+        false if !marks.has(Mark::Answers) || !by_machine() => None,
+        _ => subject().or_else(|| CHALLENGE.find(reading.own_words())),
+    }?;
     signals.push(Signal::new("challenge-text", phrase, ""));
     Some(Class::Challenge)
 }
@@ -464,17 +418,27 @@ fn automatic_reply(reading: &Reading<'_>, _: &mut Vec<Signal>) -> Option<Class> 
     if marks.has(Mark::NotAutomatic) {
         return None;
     }
+    if marks.has(Mark::Replied) {
+        return Some(Class::AutoReply);
+    }
+    if marks.any(&[Mark::List, Mark::Bulk]) {
+        return None;
+    }
     // The recipe of procmail's manual, and old vacations: bulk, answering, and marked against
     // loops with the own address; list servers write the list's.
-    let by_recipe = marks.has(Mark::BulkPrecedence)
-        && marks.has(Mark::Answers)
-        && is_marked_by_author(reading)
-        && !marks.any(&[Mark::List, Mark::Bulk]);
+    let by_recipe =
+        marks.has(Mark::BulkPrecedence) && marks.has(Mark::Answers) && is_marked_by_author(reading);
+    let is_answer = marks.has(Mark::Answers) || reading.is_reply_subject;
+    let is_weak =
+        marks.any(&[Mark::BulkPrecedence, Mark::Suppress, Mark::LoopMark, Mark::RulesLoop]);
+    // Why: people answer from a mailbox, and trackers that answer in their own threads say that
+    // they are automatic. RFC 3834 §3.1.2 asks responders for the null reverse-path.
     let by_nobody = reading.sender.is_nobody()
-        && marks.has(Mark::Answers)
-        && marks.any(&[Mark::BulkPrecedence, Mark::Suppress, Mark::LoopMark, Mark::RulesLoop])
-        && !marks.any(&[Mark::List, Mark::Bulk]);
-    (marks.has(Mark::Replied) || by_recipe || by_nobody).then_some(Class::AutoReply)
+        && match marks.has(Mark::Generated) {
+            true => marks.has(Mark::Answers) && is_weak,
+            false => is_answer || marks.has(Mark::BulkPrecedence) && reading.author == Author::Any,
+        };
+    (marks.has(Mark::Responder) || by_recipe || by_nobody).then_some(Class::AutoReply)
 }
 
 fn is_marked_by_author(reading: &Reading<'_>) -> bool {
@@ -498,21 +462,50 @@ fn reply_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Cl
         };
         REPLY_TEMPLATES.iter().find(by_form).map(|(_, text)| *text)
     };
-    if let Some(label) = labelled(REPLY_LABEL, &reading.subject_words).or_else(template) {
+    let label = labelled(REPLY_LABEL, &reading.subject_words);
+    if let Some(label) = label.filter(|label| is_software_label(reading, label)).or_else(template) {
         signals.push(Signal::new("reply-label", label, ""));
         return Some(Class::AutoReply);
     }
     let subject = || REPLY_TEXT.find(&reading.subject_words);
+    let by_machine = marks.any(&[Mark::Generated, Mark::Suppress, Mark::BulkPrecedence]);
     let phrase = match reading.sender.is_nobody() {
         true => subject().or_else(|| REPLY_TEXT.find(beginning(reading.own_words()))),
-        // Why only the subject: a tracker's notification quotes what people write.
-        false if marks.any(&[Mark::Generated, Mark::Suppress, Mark::RulesLoop]) => subject(),
-        false if marks.has(Mark::BulkPrecedence) && marks.has(Mark::Answers) => subject(),
+        // Why only the subject: a tracker's notification quotes what people write. Why only what
+        // answers: a shop thanks for an order in the same words.
+        false if by_machine && marks.has(Mark::Answers) => subject(),
+        false if marks.has(Mark::RulesLoop) => subject(),
         false => None,
     }?;
     signals.push(Signal::new("reply-text", phrase, ""));
     Some(Class::AutoReply)
 }
+
+/// Whether software put the label before the subject: people write "Auto-reply: does it work?" too.
+/// With a mailbox for reverse-path something else must show that a message is answered, or that a
+/// machine does it.
+fn is_software_label(reading: &Reading<'_>, label: &str) -> bool {
+    let marks = reading.marks;
+    let machine = [
+        Mark::Answers,
+        Mark::Generated,
+        Mark::Suppress,
+        Mark::BulkPrecedence,
+        Mark::LoopMark,
+        Mark::RulesLoop,
+    ];
+    // Exchange names the subject that it answers once more, without the label.
+    let names_thread = || {
+        let topic = reading.view.fields.first("thread-topic").map(Field::decoded);
+        let topic = folded(&topic.unwrap_or_default(), TOPIC_BYTES_MAX);
+        let rest = reading.subject_words.strip_prefix(label).unwrap_or_default();
+        !topic.trim().is_empty() && rest.trim_start_matches([' ', ':']).trim() == topic.trim()
+    };
+    reading.sender != Sender::Mailbox || marks.any(&machine) || names_thread()
+}
+
+/// Bytes of a folded Thread-Topic.
+const TOPIC_BYTES_MAX: usize = 1000;
 
 /// The first sentences of a text. Why: an absence is told there; further down a newsletter too
 /// says "on vacation".
@@ -622,6 +615,19 @@ mod tests {
             ("a@a.test", "Subject: out of the office next week\n", "personal"),
             ("a@a.test", "Subject: Re: Automatic reply: hello\n", "personal"),
             ("a@a.test", "Auto-Submitted: no\nSubject: hello\n", "personal"),
+            ("a@a.test", "Subject: Auto-reply: does yours work?\n", "personal"),
+            ("a@a.test", "Subject: Auto-reply: a\nThread-Topic: Auto-reply: a\n", "personal"),
+            ("a@a.test", "X-Auto-Reply: 0\n", "personal"),
+            ("a@a.test", "X-Mailer: VacationRentalManager 2\n", "personal"),
+            ("a@a.test", "X-Mailer: Vacation Rental Mail\n", "personal"),
+            (
+                "a@a.test",
+                "Subject: We have received your order\nAuto-Submitted: auto-generated\n",
+                "notification",
+            ),
+            ("<>", "Precedence: bulk\nList-Unsubscribe: <x>\n", "bulk"),
+            ("<>", "Precedence: bulk\nFrom: no-reply@a.test\n", "bulk"),
+            ("<>", "Auto-Submitted: auto-generated\nReferences: <t@a.test>\n", "notification"),
         ] {
             assert_eq!(class_of(path, &format!("{header}\nhello\n")), class, "{header}");
         }
@@ -683,10 +689,22 @@ mod tests {
             ("<>", "Subject: Away\nPrecedence: bulk\nIn-Reply-To: <m@a.test>\n"),
             ("a@a.test", "From: a@a.test\nPrecedence: junk\nX-Loop: a@a.test\nReferences: <m@b>\n"),
             ("a@a.test", "X-Autoreply: yes\n"),
-            ("a@a.test", "Subject: Automatische Antwort: Hallo\n"),
-            ("a@a.test", "Subject: [Ticket #1] AutoReply: Hallo\n"),
+            ("", "Subject: Automatische Antwort: Hallo\n"),
+            ("a@a.test", "Subject: Automatische Antwort: Hallo\nIn-Reply-To: <m@b.test>\n"),
+            ("a@a.test", "Subject: Automatische Antwort: Hallo\nThread-Topic: Hallo\n"),
+            ("a@a.test", "Subject: [Ticket #1] AutoReply: Hallo\nPrecedence: bulk\n"),
             ("<>", "Subject: Ich bin im Urlaub\n"),
-            ("a@a.test", "Subject: Thank you for contacting us\nX-Auto-Response-Suppress: All\n"),
+            (
+                "a@a.test",
+                "Subject: Thank you for contacting us\nX-Auto-Response-Suppress: All\n\
+                In-Reply-To: <m@b.test>\n",
+            ),
+            // No standard's sign, but nobody else answers without a mailbox.
+            ("<>", "Subject: Re: hello\n"),
+            ("<>", "Subject: hello\nReferences: <m@b.test>\n"),
+            ("<>", "Subject: hello\nPrecedence: bulk\n"),
+            ("<>", "Subject: hello\nPrecedence: junk\n"),
+            ("a@a.test", "Subject: hello\nX-Mailer: vacation 1.4\n"),
             ("a@a.test", "X-MS-Exchange-Generated-Message-Source: Mailbox Rules Agent\n"),
         ] {
             assert_eq!(class_of(path, &format!("{header}\nhello\n")), "auto-reply", "{header}");
@@ -815,7 +833,13 @@ mod tests {
     fn challenges_need_a_machine() {
         let words = "\nPlease verify that you are a real person and not a program.\n";
         assert_eq!(class_of("<>", words), "challenge");
-        assert_eq!(class_of("a@a.test", &format!("Precedence: junk\n{words}")), "challenge");
+        let junk = format!("Precedence: junk\n{words}");
+        assert_eq!(class_of("a@a.test", &format!("In-Reply-To: <m@b.test>\n{junk}")), "challenge");
+        assert_eq!(class_of("a@a.test", &junk), "bulk");
+        let replied = format!("Auto-Submitted: auto-replied\n{words}");
+        assert_eq!(class_of("<>", &replied), "auto-reply");
+        let subject = format!("Subject: Your email requires verification\n{replied}");
+        assert_eq!(class_of("a@a.test", &subject), "challenge");
         assert_eq!(class_of("a@a.test", words), "personal");
         assert_eq!(class_of("a@a.test", "X-Boxtrapper: abc\n\nhello\n"), "challenge");
     }
@@ -824,6 +848,8 @@ mod tests {
     fn read_receipts_in_exchange_s_own_form() {
         let receipt = "Subject: Gelesen: Angebot\nIn-Reply-To: <m@a.test>\n\n\n";
         assert_eq!(class_of("<>", receipt), "mdn");
+        let replied = format!("Auto-Submitted: auto-replied\n{receipt}");
+        assert_eq!(class_of("<>", &replied), "auto-reply");
         assert_eq!(class_of("joe@a.test", receipt), "personal");
     }
 

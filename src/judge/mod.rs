@@ -11,6 +11,7 @@ pub mod classify;
 pub mod decide;
 pub mod decision;
 pub mod evidence;
+pub mod failure;
 pub mod findings;
 pub mod fingerprint;
 pub mod keys;

@@ -15,6 +15,8 @@ pub enum Mark {
     NotAutomatic,
     /// A machine answers a message.
     Replied,
+    /// A program that makes answers made it; those who sell by mail have such programs too.
+    Responder,
     /// A machine sends it, in answer or unasked.
     Generated,
     /// Somebody who wants no automatic answer; ordinary system mail carries it too.
@@ -81,7 +83,7 @@ pub struct FieldSign {
 pub enum Value {
     /// Anything, even nothing: Exchange leaves its marks empty.
     Any,
-    /// Anything but nothing, `no` and `false`.
+    /// Anything but nothing, `no`, `0` and their like.
     Present,
     /// Auto-Submitted of this kind.
     Auto(AutoSubmitted),
@@ -89,6 +91,8 @@ pub enum Value {
     Precedence(Precedence),
     /// It contains one of these words, lower case.
     Contains(&'static [&'static str]),
+    /// It is this program, lower case: the name, with or without a version number.
+    Program(&'static str),
 }
 
 const fn sign(
@@ -171,10 +175,11 @@ pub const FIELD_SIGNS: &[FieldSign] = {
         sign(
             "mailer-responder",
             "x-mailer",
-            Contains(&["autorespon", "auto-respon", "vacation", "autoreply"]),
-            Mark::Replied,
+            Contains(&["autorespon", "auto-respon", "autoreply"]),
+            Mark::Responder,
             "",
         ),
+        sign("mailer-responder", "x-mailer", Value::Program("vacation"), Mark::Responder, ""),
         // Weak signs of a machine.
         sign(
             "auto-response-suppress",
@@ -253,16 +258,27 @@ impl Value {
     fn is(&self, value: &str) -> bool {
         match self {
             Value::Any => true,
-            Value::Present => !["", "no", "false"].iter().any(|no| value.eq_ignore_ascii_case(no)),
+            Value::Present => !NOTHING.iter().any(|no| value.eq_ignore_ascii_case(no)),
             Value::Auto(kind) => AutoSubmitted::parse(value) == Some(*kind),
             Value::Precedence(kind) => Precedence::parse(value) == Some(*kind),
             Value::Contains(words) => {
                 let value = value.to_ascii_lowercase();
                 words.iter().any(|word| value.contains(word))
             }
+            Value::Program(name) => {
+                let value = value.to_ascii_lowercase();
+                value.strip_prefix(name).is_some_and(|rest| {
+                    let version = rest.trim_start_matches([' ', '/', '-', '(', 'v', '.']);
+                    let is_apart = !rest.starts_with(|c: char| c.is_alphanumeric());
+                    is_apart && version.chars().next().is_none_or(|c| c.is_ascii_digit())
+                })
+            }
         }
     }
 }
+
+/// Values that switch a sign off.
+const NOTHING: &[&str] = &["", "no", "false", "0", "none", "off"];
 
 /// The signs in a header, each with the field that shows it; and the marks they set.
 pub fn signs<'f, 'a>(fields: &'f Fields<'a>) -> (Marks, Vec<(&'static FieldSign, &'f Field<'a>)>) {
@@ -416,6 +432,12 @@ mod tests {
         assert!(!marks_of("Auto-Submitted: auto-generated; x=auto-replied\n").has(Mark::Replied));
         assert!(marks_of("AUTO-SUBMITTED: No\n").has(Mark::NotAutomatic));
         assert!(!marks_of("X-Autoreply: no\n").has(Mark::Replied));
+        for mailer in ["vacation", "Vacation 1.2", "vacation/0.9", "Vacation v3"] {
+            assert!(marks_of(&format!("X-Mailer: {mailer}\n")).has(Mark::Responder), "{mailer}");
+        }
+        for mailer in ["VacationRental 1", "Vacation Homes 2", "vacation2go", "My vacation"] {
+            assert!(!marks_of(&format!("X-Mailer: {mailer}\n")).has(Mark::Responder), "{mailer}");
+        }
         assert!(!marks_of("X-Auto-Response-Suppress: DR\n").has(Mark::Suppress));
         assert!(!marks_of("List-Post: NO\n").has(Mark::List));
         assert_eq!(marks_of("Subject: Auto-Submitted: auto-replied\n"), Marks::default());

@@ -279,13 +279,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::judge::words_of_failure::{DELAY_PHRASES, SUBJECT_PHRASES, TEXT_PHRASES};
+    use crate::judge::words_of_failure::{
+        DELAY_PHRASES, FULL_MAILBOX_PHRASES, GOODS_PHRASES, SUBJECT_PHRASES, TEXT_PHRASES,
+    };
     use crate::judge::words_of_reply::{REPLY_LABEL, REPLY_PHRASES};
 
     const LISTS: &[(&str, &[Phrases])] = &[
         ("SUBJECT_PHRASES", SUBJECT_PHRASES),
         ("TEXT_PHRASES", TEXT_PHRASES),
         ("DELAY_PHRASES", DELAY_PHRASES),
+        ("FULL_MAILBOX_PHRASES", FULL_MAILBOX_PHRASES),
+        ("GOODS_PHRASES", GOODS_PHRASES),
         ("REPLY_LABEL", REPLY_LABEL),
         ("REPLY_PHRASES", REPLY_PHRASES),
         ("CHALLENGE_PHRASES", CHALLENGE_PHRASES),

@@ -256,10 +256,6 @@ pub const TEXT_PHRASES: &[Phrases] = &[
             "invalid final delivery",
             "recipient name is not recognized",
             "unknown recipient",
-            "mailbox is full",
-            "mailbox full",
-            "mailbox exceeds",
-            "over quota",
             "address rejected",
             "rejected your message",
             "trouble delivering",
@@ -286,7 +282,6 @@ pub const TEXT_PHRASES: &[Phrases] = &[
             "zustellung fehlgeschlagen",
             "fehler bei der zustellung",
             "empfanger unbekannt",
-            "postfach ist voll",
         ],
     ),
     (
@@ -317,7 +312,6 @@ pub const TEXT_PHRASES: &[Phrases] = &[
             "no fue entregado",
             "no se puede entregar",
             "usuario desconocido",
-            "buzon lleno",
         ],
     ),
     (
@@ -440,6 +434,41 @@ pub const TEXT_PHRASES: &[Phrases] = &[
     ("fa", &["تحویل داده نشد"]),
 ];
 
+/// Texts that say that a mailbox is full: bounces to the sender, warnings to its owner.
+pub const FULL_MAILBOX_PHRASES: &[Phrases] = &[
+    (
+        "en",
+        &[
+            "mailbox is full",
+            "mailbox full",
+            "mailbox exceeds",
+            "mailbox has exceeded",
+            "over quota",
+            "quota exceeded",
+        ],
+    ),
+    ("de", &["postfach ist voll"]),
+    ("fr", &["boite aux lettres est pleine", "boite de reception est pleine"]),
+    ("es", &["buzon lleno", "buzon esta lleno"]),
+    ("it", &["casella piena", "casella e piena"]),
+    ("ru", &["ящик переполнен"]),
+];
+
+/// What else than mail is delivered, fails to be, and is late.
+pub const GOODS_PHRASES: &[Phrases] = &[
+    ("en", &["parcel", "your package", "your order", "shipment", "courier", "tracking number"]),
+    ("de", &["paket", "ihre sendung", "deine sendung", "ihre bestellung", "sendungsnummer"]),
+    ("fr", &["colis", "votre commande", "numero de suivi"]),
+    ("es", &["paquete", "su pedido", "tu pedido"]),
+    ("pt", &["encomenda", "seu pedido"]),
+    ("it", &["il pacco", "tuo ordine", "suo ordine", "spedizione"]),
+    ("nl", &["pakket", "bestelling"]),
+    ("pl", &["paczk", "przesylk", "zamowieni"]),
+    ("ru", &["посылк", "заказ"]),
+    ("ja", &["お荷物", "ご注文"]),
+    ("zh", &["包裹", "订单", "快递"]),
+];
+
 /// Subjects and texts that say that delivery is only late.
 pub const DELAY_PHRASES: &[Phrases] = &[
     (
@@ -489,6 +518,12 @@ pub static FAILURE_SUBJECT: LazyLock<Finder> = LazyLock::new(|| Finder::new(SUBJ
 
 /// Finds `TEXT_PHRASES`.
 pub static FAILURE_TEXT: LazyLock<Finder> = LazyLock::new(|| Finder::new(TEXT_PHRASES));
+
+/// Finds `FULL_MAILBOX_PHRASES`.
+pub static FULL_MAILBOX: LazyLock<Finder> = LazyLock::new(|| Finder::new(FULL_MAILBOX_PHRASES));
+
+/// Finds `GOODS_PHRASES`.
+pub static GOODS: LazyLock<Finder> = LazyLock::new(|| Finder::new(GOODS_PHRASES));
 
 /// Finds `DELAY_PHRASES`.
 pub static DELAY: LazyLock<Finder> = LazyLock::new(|| Finder::new(DELAY_PHRASES));

@@ -20,6 +20,7 @@ mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod evidence;
+mod hard;
 mod house;
 mod licences;
 mod quarantine;
