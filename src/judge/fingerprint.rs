@@ -1,17 +1,19 @@
 //! Station 3: what survives forwarding, and what the bounces of one spam run have in common.
 //!
 //! Takes: a `Reading`, a secret key. Gives: `Fingerprint` (design.md §8.2, strong) and `Campaign`.
-//! Bounds: `limits::FINGERPRINT_BODY_BYTES_MAX` of a body; the same for every message, so that one
-//! that was cut at `inspect_max` has the fingerprint of the whole.
+//! Bounds: `limits::FINGERPRINT_BODY_BYTES_MAX` of a body for a fingerprint; the same for every
+//! message, so that one that was cut at `inspect_max` has the fingerprint of the whole. A campaign
+//! covers all of what is embedded, which `inspect_max` bounds.
 //!
 //! Both are BLAKE3 with a key, 128 bits: peers choose the input, and must not be able to choose the
 //! output. Fields that every hop adds or changes (Received, Return-Path, Delivered-To,
 //! Authentication-Results, ARC, DKIM-Signature, X-Sieve, X-Spam, our trace) are left out.
 //!
-//! What a campaign cannot do. It joins only what differs in nothing but addresses and the
-//! recipients' own names: a run that changes words, numbers or pictures with every message is as
-//! many campaigns. It joins nothing more on purpose: copies of a campaign are stored once, and a
-//! release must not show one sender what was sent to another.
+//! What a campaign joins: bounces and replies that return a whole message, of one author's domain,
+//! one subject and the same parts, that differ in nothing but addresses and the recipients' own names.
+//! A run that changes words, numbers or pictures with every message is as many campaigns, and a
+//! response that returns a header or nothing has none. More would be joined wrongly: copies of a
+//! campaign are stored once, and a release must not show one sender what was sent to another.
 
 use std::fmt;
 
@@ -21,8 +23,8 @@ use crate::judge::classify::Class;
 use crate::judge::original::Original;
 use crate::judge::reading::Reading;
 use crate::judge::words::folded;
-use crate::mail::address::Address;
-use crate::mail::header::{Field, Fields};
+use crate::mail::address::Domain;
+use crate::mail::header::Field;
 use crate::mail::limits::FINGERPRINT_BODY_BYTES_MAX;
 use crate::mail::message::View;
 use crate::mail::report::Form;
@@ -81,39 +83,36 @@ impl Fingerprint {
 
 impl Campaign {
     /// The campaign of a response: its class, and the subject message as it was sent to anybody;
-    /// when none is embedded, who answers and with what words.
+    /// `None` when the response does not hold all of it.
     pub fn of(
         reading: &Reading<'_>,
         class: Class,
         original: &Original,
-        responder: Option<&Address>,
         key: &FingerprintKey,
-    ) -> Campaign {
-        let mut hasher = key.hasher("replyguard campaign 1");
+    ) -> Option<Campaign> {
+        let embedded = reading.embedded().filter(|embedded| embedded.form == Form::Message)?;
+        let view = View::read(&embedded.bytes);
+        let leaves = || view.parts().iter().filter(|part| !part.is_container);
+        leaves().find(|part| !part.decoded(usize::MAX).trim_ascii().is_empty())?;
+        let names = names(original, &view);
+        let mut hasher = key.hasher("replyguard campaign 2");
         put(&mut hasher, class.as_str().as_bytes());
         put(&mut hasher, class.dsn_action().map_or("", |action| action.as_str()).as_bytes());
-        let embedded = reading.embedded();
-        let quoted = if embedded.is_none() { reading.quoted() } else { None };
-        let bytes = embedded.map(|embedded| embedded.bytes.as_ref());
-        let bytes = bytes.or(quoted.as_deref().map(str::as_bytes));
-        let view = bytes.map(View::read);
-        let names = names(original, view.as_ref());
-        match view {
-            Some(view) => {
-                let subject = view.fields.first("subject").map(Field::decoded);
-                let subject = folded(&subject.unwrap_or_default(), 1000);
-                put(&mut hasher, &impersonal(subject.as_bytes(), &names));
-                match embedded.map(|embedded| embedded.form) {
-                    Some(Form::Header) => put_header_set(&mut hasher, &view.fields),
-                    _ => put(&mut hasher, &impersonal(&first_content(&view), &names)),
-                }
-            }
-            None => {
-                put(&mut hasher, responder.map_or("", |address| address.as_str()).as_bytes());
-                put(&mut hasher, &impersonal(reading.text().as_bytes(), &names));
+        for author in view.fields.all("from").flat_map(Field::addresses) {
+            put(&mut hasher, author.domain().map_or("", Domain::as_str).as_bytes());
+        }
+        let subject = view.fields.first("subject").map(Field::decoded);
+        let subject = folded(&subject.unwrap_or_default(), 1000);
+        put(&mut hasher, &impersonal(subject.as_bytes(), &names));
+        for part in leaves() {
+            put(&mut hasher, part.media.kind.as_bytes());
+            let content = part.decoded(usize::MAX);
+            match part.media.kind.starts_with("text/") {
+                true => put(&mut hasher, &impersonal(&content, &names)),
+                false => put(&mut hasher, &content),
             }
         }
-        Campaign(short(&hasher))
+        Some(Campaign(short(&hasher)))
     }
 
     /// The 128 bits.
@@ -197,16 +196,9 @@ fn normal_lines(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The decoded content that a person sees first: the text, or else the first part there is.
-fn first_content(view: &View<'_>) -> Vec<u8> {
-    let part = view.first_text().or_else(|| view.parts().iter().find(|part| !part.is_container));
-    part.map(|part| part.decoded(FINGERPRINT_BODY_BYTES_MAX).into_owned()).unwrap_or_default()
-}
-
 /// The recipients' local parts, lower case: spam greets people by them.
-fn names(original: &Original, view: Option<&View<'_>>) -> Vec<String> {
-    let to = view.into_iter().flat_map(|view| view.fields.all("to").take(1));
-    let to = to.flat_map(Field::addresses);
+fn names(original: &Original, view: &View<'_>) -> Vec<String> {
+    let to = view.fields.all("to").take(1).flat_map(Field::addresses);
     let known = original.failed_recipients.iter().cloned().chain(to).take(NAMES_MAX);
     let names = known.map(|address| address.local().to_lowercase());
     names.filter(|name| name.len() >= NAME_BYTES_MIN).collect()
@@ -220,7 +212,6 @@ const NAME_BYTES_MIN: usize = 3;
 
 /// The words of a text, with `@` in place of addresses and of the recipients' own names.
 fn impersonal(text: &[u8], names: &[String]) -> Vec<u8> {
-    let text = text.get(..FINGERPRINT_BODY_BYTES_MAX).unwrap_or(text);
     let mut out = Vec::with_capacity(text.len());
     for word in text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
         let bare = word.trim_ascii_end();
@@ -238,41 +229,6 @@ fn impersonal(text: &[u8], names: &[String]) -> Vec<u8> {
     out
 }
 
-/// What is left of a run when only headers are returned: which fields its program wrote, in which
-/// order, and the program's name.
-fn put_header_set(hasher: &mut blake3::Hasher, fields: &Fields<'_>) {
-    let mut last = String::new();
-    for field in fields.iter() {
-        let name = field.name().to_ascii_lowercase();
-        if name == last || ON_THE_WAY.iter().any(|start| name.starts_with(start)) {
-            continue;
-        }
-        put(hasher, name.as_bytes());
-        last = name;
-    }
-    for name in ["x-mailer", "user-agent"] {
-        put(hasher, single_spaced(&fields.text(name).unwrap_or_default()).as_bytes());
-    }
-}
-
-/// Beginnings of fields that servers add on the way, for each recipient differently.
-const ON_THE_WAY: &[&str] = &[
-    "received",
-    "return-path",
-    "delivered-to",
-    "envelope-to",
-    "authentication-results",
-    "arc-",
-    "dkim-",
-    "x-sieve",
-    "x-spam",
-    "x-original-to",
-    "x-replyguard",
-    "x-google",
-    "x-gm-",
-    "x-virus",
-];
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -288,12 +244,12 @@ mod tests {
         Fingerprint::of(&View::read(message.as_bytes()), message.as_bytes(), &KEY)
     }
 
-    fn campaign(message: &str) -> Campaign {
+    fn campaign(message: &str) -> Option<Campaign> {
         let view = View::read(message.as_bytes());
         let reading = Reading::new(&view, Some(&ReversePath::Null));
         let class = Class::Dsn(DsnAction::Failed);
         let original = Original::of(&reading, class, &Site::default());
-        Campaign::of(&reading, class, &original, None, &KEY)
+        Campaign::of(&reading, class, &original, &KEY)
     }
 
     const PLAIN: &str = "Received: from a by b\nFrom: a@a.test\nTo: b@b.test\nSubject: s\n t\n\
@@ -346,7 +302,7 @@ mod tests {
             Final-Recipient: rfc822;{recipient}\nAction: failed\n--{recipient}\n\
             Content-Type: {form}\n\nReturn-Path: <forged-{recipient}>\n\
             Received: from x by y id {recipient}; x\nMessage-ID: <spam-{recipient}>\n\
-            To: {recipient}\nSubject: Hello {}!\nX-Mailer: Spam 1\n\n{body}\n--{recipient}--\n",
+            From: Shop <{recipient}.shop@evil.test>\nTo: {recipient}\nSubject: Hello {}!\nX-Mailer: Spam 1\n\n{body}\n--{recipient}--\n",
             recipient.split('@').next().unwrap()
         )
     }
@@ -354,37 +310,50 @@ mod tests {
     #[test]
     fn bounces_of_one_run_share_a_campaign() {
         let body = |who: &str| format!("Dear {who},\nbuy. Leave: http://x.test/?e={who}%40x\n");
-        for form in ["message/rfc822", "text/rfc822-headers"] {
-            let joe = campaign(&bounce("joe@a.test", form, &body("Joe")));
-            let ann = campaign(&bounce("annette@b.test", form, &body("annette")));
-            assert_eq!(joe, ann, "{form}");
-        }
-        let joe = campaign(&bounce("joe@a.test", "message/rfc822", &body("joe")));
-        let other = campaign(&bounce("joe@a.test", "message/rfc822", "something else"));
-        assert_ne!(joe, other);
-        let delayed = bounce("joe@a.test", "message/rfc822", &body("joe"));
-        let view = View::read(delayed.as_bytes());
+        let joe = bounce("joe@a.test", "message/rfc822", &body("Joe"));
+        let ann = bounce("annette@b.test", "message/rfc822", &body("annette"));
+        assert!(campaign(&joe).is_some());
+        assert_eq!(campaign(&joe), campaign(&ann));
+        let view = View::read(joe.as_bytes());
         let reading = Reading::new(&view, None);
-        let class = Class::Dsn(DsnAction::Delayed);
-        let original = Original::default();
-        assert_ne!(Campaign::of(&reading, class, &original, None, &KEY), joe);
+        let delayed = Class::Dsn(DsnAction::Delayed);
+        let delayed = Campaign::of(&reading, delayed, &Original::default(), &KEY);
+        assert_ne!(delayed, campaign(&joe));
     }
 
     #[test]
-    fn replies_that_embed_nothing_are_joined_by_responder_and_words() {
-        let reply = |from: &str, to: &str, words: &str| {
-            let message =
-                format!("From: {from}\nTo: {to}\nMessage-ID: <{to}>\n\nDear {to}: {words}\n");
-            let view = View::read(message.as_bytes());
-            let reading = Reading::new(&view, Some(&ReversePath::Null));
-            let from = Address::parse(from);
-            let original = Original::default();
-            Campaign::of(&reading, Class::AutoReply, &original, from.as_ref(), &KEY)
+    fn what_may_not_be_shown_to_one_another_shares_none() {
+        let multipart = |picture: &str, html: &str| {
+            let part = format!("\n\nbuy\n--s\nContent-Type: text/html\n\n{html}\n--s\n");
+            let body = format!("--s{part}Content-Type: image/png\n\n{picture}\n--s--\n");
+            bounce("joe@a.test", "message/rfc822", &body)
+                .replace("X-Mailer: Spam 1", "Content-Type: multipart/mixed; boundary=s")
         };
-        let away = reply("joe@ours.test", "a@a.test", "I am away.");
-        assert_eq!(reply("joe@ours.test", "b@b.test", "I am away."), away);
-        assert_ne!(reply("ann@ours.test", "b@b.test", "I am away."), away);
-        assert_ne!(reply("joe@ours.test", "b@b.test", "I am back."), away);
+        let same = campaign(&multipart("PNG", "buy"));
+        assert!(same.is_some());
+        assert_eq!(campaign(&multipart("PNG", "buy")), same);
+        assert_ne!(campaign(&multipart("GIF", "buy")), same);
+        assert_ne!(campaign(&multipart("PNG", "invoice")), same);
+        let other_author = multipart("PNG", "buy").replace("evil.test", "bank.test");
+        assert_ne!(campaign(&other_author), same);
+        let other_subject = multipart("PNG", "buy").replace("Hello", "Invoice");
+        assert_ne!(campaign(&other_subject), same);
+        let long = |end: &str| format!("{}{end}", "word ".repeat(20_000));
+        assert_ne!(
+            campaign(&multipart("PNG", &long("a"))),
+            campaign(&multipart("PNG", &long("b")))
+        );
+    }
+
+    #[test]
+    fn what_returns_no_whole_message_has_no_campaign() {
+        assert_eq!(campaign(&bounce("joe@a.test", "text/rfc822-headers", "")), None);
+        assert_eq!(campaign(&bounce("joe@a.test", "message/rfc822", "")), None);
+        assert_eq!(campaign("From: joe@ours.test\nSubject: away\n\nI am away.\n"), None);
+        let quoted = "From: MAILER-DAEMON@ours.test\nSubject: failure notice\n\nIt failed.\n\
+            --- Below this line is a copy of the message.\n\nReceived: x\nMessage-ID: <m@a.test>\n\
+            Subject: s\n\nbuy\n";
+        assert_eq!(campaign(quoted), None);
     }
 
     proptest! {

@@ -77,7 +77,8 @@ pub struct Case {
     pub subject: Option<String>,
     /// What it keeps when it is forwarded.
     pub fingerprint: Fingerprint,
-    /// What it has in common with others of its run; `None` for what is no response.
+    /// What it has in common with others of its run; `None` for what is no response, or does not
+    /// return a whole message.
     pub campaign: Option<Campaign>,
     /// How far its own header can be believed; `None` for what is no response and no report.
     pub border: Option<Border>,
@@ -165,19 +166,18 @@ fn case(
         case.border = Some(border);
         case.original = Original::of(&reading, class, site);
         let reaches_end = |range: &Range<usize>| range.end >= message.bytes().len();
-        if message.completeness() == Completeness::Truncated
-            && case.original.embedded.as_ref().is_none_or(reaches_end)
-        {
+        let is_cut = message.completeness() == Completeness::Truncated
+            && case.original.embedded.as_ref().is_none_or(reaches_end);
+        if is_cut {
             case.original
                 .gaps
                 .push(Gap::new(GapCause::Truncated, "it goes on where reading ended"));
         }
         case.responder = fields.all("from").flat_map(Field::addresses).next();
         case.responder = case.responder.or_else(|| path.and_then(ReversePath::address).cloned());
-    }
-    if class.guarded() == Guarded::Response {
-        let responder = case.responder.as_ref();
-        case.campaign = Some(Campaign::of(&reading, class, &case.original, responder, key));
+        if class.guarded() == Guarded::Response && !is_cut {
+            case.campaign = Campaign::of(&reading, class, &case.original, key);
+        }
     }
     case.signals = signals;
     case
@@ -275,7 +275,8 @@ mod tests {
         assert_eq!(case.original.message_id(), Some("orig-1@example.net"));
         assert!(case.message_id.unwrap().starts_with("dovecot-sieve-"));
         assert_eq!((case.origin, case.hops), (Some(Origin::Ours), 1));
-        assert!(case.date.is_some() && case.campaign.is_some() && case.border.is_some());
+        assert!(case.date.is_some() && case.campaign.is_none() && case.border.is_some());
+        assert!(alone(BOUNCE).campaign.is_some());
         let received = "Received: by mx.ours.test id 1; Sat, 21 Nov 2026 10:00:00 +0000\n\
             Received: by mx.ours.test id 2; Sat, 21 Nov 2026 09:00:00 +0000\n";
         let case = alone(&format!("{received}Date: Sat, 21 Nov 2026 08:00:00 +0000\n{VACATION}"));
@@ -343,6 +344,9 @@ mod tests {
         assert_eq!(case.class.to_string(), "dsn");
         assert_eq!(case.gaps[0].cause, GapCause::Truncated);
         assert!(case.original.gaps.iter().any(|gap| gap.cause == GapCause::Truncated));
+        let cut =
+            Message::new(BOUNCE.as_bytes()[..BOUNCE.len() - 60].to_vec(), Completeness::Truncated);
+        assert_eq!(read_alone(&cut, &site(), &KEY).campaign, None);
     }
 
     #[test]
