@@ -89,7 +89,7 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Host::Domain(domain) => domain.fmt(f),
-            Host::Literal(literal) => f.write_str(literal),
+            Host::Literal(text) | Host::Odd(text) => f.write_str(text),
         }
     }
 }
