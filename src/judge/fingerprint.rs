@@ -302,7 +302,7 @@ mod tests {
             Final-Recipient: rfc822;{recipient}\nAction: failed\n--{recipient}\n\
             Content-Type: {form}\n\nReturn-Path: <forged-{recipient}>\n\
             Received: from x by y id {recipient}; x\nMessage-ID: <spam-{recipient}>\n\
-            From: Shop <{recipient}.shop@evil.test>\nTo: {recipient}\nSubject: Hello {}!\nX-Mailer: Spam 1\n\n{body}\n--{recipient}--\n",
+            From: Shop <shop@evil.test>\nTo: {recipient}\nSubject: Hello {}!\nX-Mailer: Spam 1\n\n{body}\n--{recipient}--\n",
             recipient.split('@').next().unwrap()
         )
     }

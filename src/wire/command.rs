@@ -331,7 +331,7 @@ mod tests {
             ("MAIL FROM:joe@example.org", CommandFault::PeerPath),
             ("MAIL FROM:<joe@example.org", CommandFault::PeerPath),
             ("MAIL FROM:<jo e>", CommandFault::PeerPath),
-            ("MAIL FROM:<joe\u{7f}>", CommandFault::PeerPath),
+            ("MAIL FROM:<joe\u{7f}>", CommandFault::PeerVerb),
             ("MAIL FROM:<<joe>>", CommandFault::PeerPath),
             ("MAIL FROM:<jo\u{2028}e>", CommandFault::PeerPath),
             ("RCPT TO:<joe>", CommandFault::PeerPath),
