@@ -150,7 +150,7 @@ pub const KEYS: &[Key] = &[
     works(
         "local.authserv_below",
         "false",
-        "true: our filter writes its line below our Received line, not above it, as OpenDKIM and OpenDMARC do behind Postfix. Believed only directly below the border line.",
+        "true: our filter writes its line below our Received line, not above it, as OpenDKIM and OpenDMARC do behind Postfix. Believed only directly below the border line, and only where it writes the id in lower case as named here.",
     ),
     works("dns.servers", "[]", "Whom to ask: \"127.0.0.1:53\". Empty: the system's servers."),
     works("dns.timeout", "\"5s\"", "How long one question may take, all tries together."),

@@ -70,7 +70,8 @@ pub fn config(
              say `local.none = true` if this site has none",
         );
     }
-    let notes = notes_of(&source.written);
+    let mut notes = notes_of(&source.written);
+    notes.extend(blind_spots(&policy, &hostname));
     let written = source.written.clone();
     Config {
         hostname,
@@ -85,6 +86,28 @@ pub fn config(
         notes,
         written,
     }
+}
+
+/// What an administrator who enforces should know of what the guard cannot see.
+fn blind_spots(policy: &Policy, hostname: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    if policy.mode != Mode::Enforce {
+        return notes;
+    }
+    if policy.site.authserv_ids.is_empty() {
+        notes.push(
+            "enforcing without `local.authserv_ids`: no Authentication-Results is believed, and a \
+             bounce is judged only by what can still be verified"
+                .to_owned(),
+        );
+    }
+    if policy.site.hosts.iter().all(|host| host.eq_ignore_ascii_case(hostname)) {
+        notes.push(format!(
+            "enforcing without `local.hosts`: only Received lines that {hostname} wrote are \
+             believed; name every host that takes mail in, or bounces prove nothing"
+        ));
+    }
+    notes
 }
 
 fn outbound(

@@ -99,6 +99,8 @@ pub struct BorderLine {
     pub ip: IpAddr,
     /// What the client called itself.
     pub helo: String,
+    /// What DNS calls its address, as the host that wrote the line verified it.
+    pub rdns: Option<Domain>,
     /// The host that wrote the line, as written.
     pub by: String,
     /// Whether it is a trusted relay's own line.
@@ -110,6 +112,13 @@ impl BorderLine {
     /// a gateway missing from `tap.trusted_relays`.
     pub fn is_private(&self) -> bool {
         is_private(self.ip)
+    }
+
+    /// Whether the client's verified name lies within a domain of ours: an inside host with a public
+    /// address, missing from `local.networks`.
+    pub fn is_named_ours(&self, site: &Site) -> bool {
+        let mut names = std::iter::successors(self.rdns.clone(), Domain::parent);
+        names.any(|name| site.is_local_domain(&name))
     }
 }
 
@@ -127,6 +136,8 @@ impl Border {
 enum Next {
     /// One of our hosts.
     Own,
+    /// One of our hosts, or a filter on it that calls itself localhost: the client was inside.
+    Inside,
     /// A trusted relay: whoever wrote the line below the one with the relay for a client
     /// (RFC 5321 §4.4: a relay adds its line on top).
     Relay(IpAddr),
@@ -144,9 +155,10 @@ pub fn walk(lines: impl IntoIterator<Item = Received>, site: &Site) -> Border {
             continue;
         }
         let by = line.by.clone().unwrap_or_default();
-        let is_own = site.is_own_host(&by);
+        let is_filters = matches!(next, Next::Inside) && is_filters_step(&line, &by, site);
+        let is_own = site.is_own_host(&by) || is_filters;
         let is_believed = match &next {
-            Next::Own => is_own,
+            Next::Own | Next::Inside => is_own,
             Next::Relay(_) => !by.is_empty(),
             Next::SameRelay(_, name) => is_own || is_same_site(name, &by),
         };
@@ -176,7 +188,7 @@ pub fn walk(lines: impl IntoIterator<Item = Received>, site: &Site) -> Border {
     }
     border.end = match next {
         Next::Own if border.believed == 0 => End::NoLine,
-        Next::Own => End::Inside(Inside::Made),
+        Next::Own | Next::Inside => End::Inside(Inside::Made),
         Next::Relay(relay) | Next::SameRelay(relay, _) => End::BehindRelay { relay },
     };
     border
@@ -190,12 +202,12 @@ enum Hop {
 
 /// `relay`: whose line it is, when it is not ours but a trusted relay's.
 fn hop(line: &Received, by: String, index: usize, relay: Option<IpAddr>, site: &Site) -> Hop {
-    let own_or_same = |by: String| match relay {
-        None => Next::Own,
+    let own_or_same = |by: String, own: Next| match relay {
+        None => own,
         Some(ip) => Next::SameRelay(ip, by),
     };
     let client = match &line.from {
-        From::Local => return Hop::On(own_or_same(by)),
+        From::Local => return Hop::On(own_or_same(by, Next::Own)),
         // Dovecot writes `from <own name> by <own name> with LMTP` without an address.
         From::Unsaid { name } if line.is_lmtp() && site.is_own_host(name) => {
             return Hop::On(Next::Own);
@@ -205,19 +217,43 @@ fn hop(line: &Received, by: String, index: usize, relay: Option<IpAddr>, site: &
         }
         From::Client(client) => client,
     };
-    let Client { ip, helo, .. } = client;
-    if site.is_trusted_relay(*ip) {
-        return Hop::On(Next::Relay(*ip));
+    let ip = outermost(client, site);
+    if site.is_trusted_relay(ip) {
+        return Hop::On(Next::Relay(ip));
     }
-    if site.is_inside(*ip) {
-        return Hop::On(own_or_same(by));
+    if site.is_inside(ip) {
+        return Hop::On(own_or_same(by, Next::Inside));
     }
     // Why: a relay's private clients are the relay's own; ours are not, as they are declared.
-    if relay.is_some() && is_private(*ip) {
-        return Hop::On(own_or_same(by));
+    if relay.is_some() && is_private(ip) {
+        return Hop::On(own_or_same(by, Next::Own));
     }
     let is_relays = relay.is_some();
-    Hop::End(End::Outside(BorderLine { index, ip: *ip, helo: helo.clone(), by, is_relays }))
+    let name = client.rdns.as_deref().filter(|_| ip == client.ip).unwrap_or_default();
+    let rdns = Domain::parse(name.rsplit('@').next().unwrap_or_default());
+    let helo = client.helo.clone();
+    Hop::End(End::Outside(BorderLine { index, ip, helo, rdns, by, is_relays }))
+}
+
+/// The client's address; of several the first that is outside.
+///
+/// Why: one of them may be what the client said of itself, and an outside client gains nothing by
+/// naming another outside address, but everything by naming an inside one.
+fn outermost(client: &Client, site: &Site) -> IpAddr {
+    let is_outside =
+        |ip: &IpAddr| !(site.is_inside(*ip) || site.is_trusted_relay(*ip) || is_private(*ip));
+    let mut seen = std::iter::once(client.ip).chain(client.others.iter().copied());
+    seen.find(is_outside).unwrap_or(client.ip)
+}
+
+/// Whether a filter of ours wrote the line: amavis says `by localhost` when it takes a message from
+/// an inside host and gives it back. What fetches mail elsewhere says so too, but not with SMTP.
+fn is_filters_step(line: &Received, by: &str, site: &Site) -> bool {
+    let with = line.with.as_deref().unwrap_or_default().to_ascii_uppercase();
+    let is_inside = line.client().is_some_and(|client| site.is_inside(outermost(client, site)));
+    ["localhost", "localhost.localdomain"].iter().any(|name| by.eq_ignore_ascii_case(name))
+        && (with.contains("SMTP") || with.contains("LMTP"))
+        && is_inside
 }
 
 /// A line that is not believed: what that means after the lines above it.
@@ -225,7 +261,7 @@ fn stopped(border: &Border, next: &Next) -> End {
     match next {
         Next::Relay(relay) | Next::SameRelay(relay, _) => End::BehindRelay { relay: *relay },
         Next::Own if border.believed == 0 => End::Foreign,
-        Next::Own => End::Inside(Inside::Reinjected),
+        Next::Own | Next::Inside => End::Inside(Inside::Reinjected),
     }
 }
 
@@ -357,6 +393,64 @@ mod tests {
         assert_eq!(walked(&[line, FORGED]).end, End::Inside(Inside::Authenticated));
         let theirs = "from pc (dsl.example [192.0.2.9]) by theirs.test (Postfix) with ESMTPSA id E";
         assert_eq!(walked(&[theirs]).end, End::Foreign);
+    }
+
+    #[test]
+    fn of_several_addresses_the_outside_one_wins() {
+        for line in [
+            "from x ([127.0.0.1]) (unknown [192.0.2.55]) by mx.ours.test (Postfix) id A",
+            "from x (unknown [198.51.100.7] [192.0.2.55]) by mx.ours.test (Postfix) id A",
+            "from x ([203.0.113.5]) ([192.0.2.55]) by mx.ours.test (Postfix) id A",
+            "from x ([127.0.0.1]) (192.0.2.55) by mx.ours.test with SMTP",
+            "from x [127.0.0.1] [192.0.2.55] by mx.ours.test with SMTP",
+            "from [192.0.2.55] (helo=x [127.0.0.1]) by mx.ours.test with esmtp (Exim 4.96)",
+        ] {
+            assert_eq!(line_of(&walked(&[line, FORGED])), outside(0, "192.0.2.55"), "{line}");
+        }
+        // A HELO in front is the client's word, whatever it is.
+        let inside =
+            "from [192.0.2.9] (pc.ours.test [198.51.100.9]) by mx.ours.test (Postfix) id A";
+        assert_eq!(walked(&[inside]).end, End::Inside(Inside::Made));
+    }
+
+    /// amavis calls itself localhost.
+    #[test]
+    fn a_filter_under_an_inside_client_is_ours() {
+        let back = "from localhost (localhost [127.0.0.1]) by mx.ours.test (Postfix) id B";
+        let filter = "from mx.ours.test ([127.0.0.1]) by localhost (mx.ours.test [127.0.0.1]) \
+                      (amavisd-new, port 10024) with ESMTP id 7QxK";
+        assert_eq!(line_of(&walked(&[back, filter, OUTSIDE])), outside(2, "192.0.2.55"));
+        let again = End::Inside(Inside::Reinjected);
+        // Under a line without a client, or with a client outside, it is the peer's.
+        assert_eq!(walked(&[MADE, filter, OUTSIDE]).end, again);
+        assert_eq!(walked(&[filter, OUTSIDE]).end, End::Foreign);
+        assert_eq!(line_of(&walked(&[OUTSIDE, filter])), outside(0, "192.0.2.55"));
+        let fetched = "from pop.isp.example [192.0.2.3] by localhost with POP3 (fetchmail-6.3.26)";
+        assert_eq!(walked(&[back, fetched]).end, again);
+        let from_outside = filter.replace("[127.0.0.1]) by", "[192.0.2.3]) by");
+        assert_eq!(walked(&[back, &from_outside, OUTSIDE]).end, again);
+    }
+
+    #[test]
+    fn a_client_with_a_verified_name_of_ours_is_a_forgotten_host() {
+        let ours = Domain::parse("ours.test").unwrap();
+        let site = Site { domains: [ours].into(), ..site() };
+        for (name, expected) in [
+            ("app.ours.test", true),
+            ("ours.test", true),
+            ("app.notours.test", false),
+            ("unknown", false),
+        ] {
+            let line = format!("from app.ours.test ({name} [192.0.2.9]) by mx.ours.test id A");
+            let border = walked(&[&line]);
+            assert_eq!(border.line().unwrap().is_named_ours(&site), expected, "{name}");
+        }
+        for line in [
+            "from app.ours.test (app.ours.test [192.0.2.9] (may be forged)) by mx.ours.test id A",
+            "from app.ours.test ([192.0.2.9]) by mx.ours.test id A",
+        ] {
+            assert!(!walked(&[line]).line().unwrap().is_named_ours(&site), "{line}");
+        }
     }
 
     #[test]

@@ -96,7 +96,8 @@ fn from_lines(
         if !site.authserv_ids.contains(&results.authserv_id) {
             continue;
         }
-        if index > end && !is_directly_below(header, end, index, site) {
+        if index > end && !(is_directly_below(header, end, index, site) && is_literal(field, site))
+        {
             below = true;
             continue;
         }
@@ -129,6 +130,18 @@ fn from_lines(
 fn is_directly_below(header: &Fields<'_>, end: usize, index: usize, site: &Site) -> bool {
     let between = header.iter().take(index).skip(end + 1);
     site.authserv_below && between.into_iter().all(|field| is_filters(field))
+}
+
+/// Whether the field is written as our own filter writes it: the name as RFC 8601 §2.2 has it, and
+/// the id byte for byte.
+///
+/// Why: below the border line only our border's stripping keeps the peer's lines away, and what
+/// strips may know an id in quotes, behind a comment or in capitals not for its own.
+fn is_literal(field: &Field<'_>, site: &Site) -> bool {
+    let value = field.raw().trim_ascii_start();
+    let begins =
+        |id: &String| value.strip_prefix(id.as_bytes()).is_some_and(|rest| rest.starts_with(b";"));
+    field.name() == "Authentication-Results" && site.authserv_ids.iter().any(begins)
 }
 
 /// Fields that filters put beside their Authentication-Results.
@@ -413,6 +426,32 @@ mod tests {
         let again = "Received: from f (f [127.0.0.1]) by mx.ours.test id C\nReceived: from a by b.test id D\n";
         assert_eq!(found(again, &site()), (None, vec![GapCause::NoAuthResults]));
         assert_eq!(found("Subject: x\n", &site()), (None, vec![GapCause::NoAuthResults]));
+    }
+
+    /// Goal: below the border line no other spelling of our id counts; above it, ours may.
+    #[test]
+    fn below_the_border_only_the_literal_id_counts() {
+        let site = Site { authserv_below: true, ..site() };
+        let rest = "dkim=pass header.d=bank.test\n";
+        let literal = format!("Authentication-Results: mx.ours.test; {rest}");
+        for line in [
+            format!("Authentication-Results: \"mx.ours.test\"; {rest}"),
+            format!("Authentication-Results: (x) mx.ours.test; {rest}"),
+            format!("Authentication-Results: mx.ours.test (x); {rest}"),
+            format!("Authentication-Results: mx.ours.test.; {rest}"),
+            format!("Authentication-Results: MX.ours.test; {rest}"),
+            format!("Authentication-Results: mx.ours.test 1; {rest}"),
+            format!("authentication-results: mx.ours.test; {rest}"),
+        ] {
+            let (below, gaps) = found(&[OUTSIDE, &line].concat(), &site);
+            assert_eq!((below, gaps), (None, vec![GapCause::NoAuthResults]), "{line}");
+            assert!(found(&[&line, OUTSIDE].concat(), &site).0.is_some(), "{line}");
+        }
+        assert!(found(&[OUTSIDE, &literal].concat(), &site).0.is_some());
+        // Of two lines about one method the upper one is the filter's.
+        let forged = literal.replace("bank.test", "forged.test");
+        let (findings, _) = found(&[OUTSIDE, &literal, &forged].concat(), &site);
+        assert_eq!(domains(&findings.unwrap()), [("dkim", "pass", "bank.test".to_owned())]);
     }
 
     #[test]

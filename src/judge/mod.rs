@@ -199,7 +199,7 @@ fn origin(
     }
     if let Some(line) = border.line() {
         let shown = format!("{} at {}", line.ip, line.by);
-        return match line.is_private() {
+        return match line.is_private() || line.is_named_ours(site) {
             true => (Origin::Ours, Some(Signal::new("forgotten-network", &shown, ""))),
             false => (Origin::Relayed, Some(Signal::new("border-line", &shown, "RFC 5321 §4.4"))),
         };
@@ -299,6 +299,8 @@ mod tests {
         let outside = "Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id A\n";
         let inside = "Received: from app (app [127.0.0.1]) by mx.ours.test (Postfix) id A\n";
         let private = "Received: from app (app [10.0.0.7]) by mx.ours.test (Postfix) id A\n";
+        let named =
+            "Received: from app (app.ours.test [192.0.2.8]) by mx.ours.test (Postfix) id A\n";
         let theirs = "Received: from x (x [192.0.2.1]) by mx.theirs.test (Postfix) id A\n";
         let user = "Received: from pc (x [192.0.2.1]) by mx.ours.test with ESMTPSA id A\n";
         for (header, origin, sign) in [
@@ -307,6 +309,7 @@ mod tests {
             (user, Origin::Ours, None),
             (theirs, Origin::Ours, None),
             (private, Origin::Ours, Some("forgotten-network")),
+            (named, Origin::Ours, Some("forgotten-network")),
             (outside, Origin::Relayed, Some("border-line")),
             ("X-Sieve-Redirected-From: bob@ours.test\n", Origin::Relayed, Some("sieve-redirected")),
             ("Return-Path: <SRS0=x=y=a.test=joe@ours.test>\n", Origin::Relayed, Some("own-srs")),
@@ -315,10 +318,10 @@ mod tests {
         ] {
             let case = alone(&format!("{header}{VACATION}"));
             assert_eq!(case.origin, Some(origin), "{header}");
-            let named = |id: &str| case.signals.iter().any(|signal| signal.id == id);
-            assert!(sign.is_none_or(named), "{header}");
+            let has_sign = |id: &str| case.signals.iter().any(|signal| signal.id == id);
+            assert!(sign.is_none_or(has_sign), "{header}");
             let own_signs = ["border-line", "forgotten-network", "own-srs"];
-            let is_named = own_signs.iter().any(|id| named(id));
+            let is_named = own_signs.iter().any(|id| has_sign(id));
             assert_eq!(is_named, sign.is_some_and(|s| s != "sieve-redirected"), "{header}");
         }
         let both = format!("{inside}{outside}{VACATION}");

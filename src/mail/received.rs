@@ -58,8 +58,12 @@ pub struct Client {
     pub ip: IpAddr,
     /// What it called itself; empty when not said.
     pub helo: String,
-    /// What DNS calls its address, as the host looked it up; `None` when not said or unknown.
+    /// What DNS calls its address, as the host looked it up; `None` when not said, or when the host
+    /// says that it may be forged.
     pub rdns: Option<String>,
+    /// Other addresses that the line shows where a host writes what it saw: one of them may be the
+    /// client's own word. At most `ADDRESSES_MAX`.
+    pub others: Vec<IpAddr>,
 }
 
 impl Received {
@@ -235,22 +239,33 @@ fn origin_of(clause: &[Word<'_>]) -> From {
     let mut seen = Seen::default();
     comments.by_ref().take(FROM_COMMENTS_MAX).for_each(|comment| seen.read_comment(comment));
     // SurfControl and SMTPD32 write the address bare behind the name: `from host [192.0.2.1]`.
-    let bare = clause.iter().skip(1).find_map(|word| match word {
+    let bare = clause.iter().skip(1).filter_map(|word| match word {
         Word::Atom(atom) => bracketed_ip(atom),
         Word::Comment(_) => None,
     });
+    let mut addresses = std::mem::take(&mut seen.ips);
+    addresses.extend(bare.take(ADDRESSES_MAX));
     // Why: an address outweighs the words of a local program, which a client's PTR could imitate.
-    if seen.is_local && seen.ip.or(bare).is_none() {
+    if seen.is_local && addresses.is_empty() {
         return From::Local;
     }
-    match seen.ip.or(bare).or_else(|| ip_of(name)) {
+    // Why: where the HELO stands elsewhere, the name in front is the host's own word.
+    if addresses.is_empty() || seen.helo.is_some() {
+        addresses.extend(ip_of(name));
+    }
+    let mut addresses = addresses.into_iter();
+    match addresses.next() {
         Some(ip) => {
             let helo = seen.helo.unwrap_or_else(|| name.to_owned());
-            From::Client(Client { ip, helo, rdns: seen.rdns })
+            let others = addresses.filter(|other| *other != ip).take(ADDRESSES_MAX).collect();
+            From::Client(Client { ip, helo, rdns: seen.rdns, others })
         }
         None => From::Unsaid { name: name.to_owned() },
     }
 }
+
+/// Addresses read of one from-clause; real ones have one, seldom two.
+const ADDRESSES_MAX: usize = 8;
 
 /// Comments of a from-clause that are looked at; Sendmail writes up to three.
 const FROM_COMMENTS_MAX: usize = 4;
@@ -258,7 +273,7 @@ const FROM_COMMENTS_MAX: usize = 4;
 /// What the comments of a from-clause say.
 #[derive(Default)]
 struct Seen {
-    ip: Option<IpAddr>,
+    ips: Vec<IpAddr>,
     helo: Option<String>,
     rdns: Option<String>,
     is_local: bool,
@@ -281,18 +296,26 @@ impl Seen {
             } else if word == "[local]" || word.eq_ignore_ascii_case("uid") {
                 self.is_local = true;
             } else if let Some(ip) = bracketed_ip(word) {
-                if self.ip.is_none() {
-                    self.ip = Some(ip);
-                    self.rdns = names.pop();
+                if self.ips.is_empty() {
+                    self.rdns = names.pop().filter(|_| !comment.contains("may be forged"));
                 }
+                self.add(ip);
             } else {
                 names.push(word.to_owned());
             }
         }
         // Why: a bare address counts only when the comment holds nothing else but an ident:
         // text of other comments (`version=TLS1_2 …`, `Authenticated sender: …`) is no address.
-        if let (None, [only]) = (self.ip, names.as_slice()) {
-            self.ip = ip_of(only.rsplit('@').next().unwrap_or_default());
+        if let [only] = names.as_slice() {
+            ip_of(only.rsplit('@').next().unwrap_or_default())
+                .into_iter()
+                .for_each(|ip| self.add(ip));
+        }
+    }
+
+    fn add(&mut self, ip: IpAddr) {
+        if self.ips.len() < ADDRESSES_MAX {
+            self.ips.push(ip);
         }
     }
 }
@@ -439,7 +462,7 @@ mod tests {
         // Sendmail
         (
             "from h (joe@r.example [192.0.2.1] (may be forged)) (authenticated bits=0) by s.test",
-            ("192.0.2.1", "h", Some("joe@r.example")),
+            ("192.0.2.1", "h", None),
         ),
         // Exchange
         (

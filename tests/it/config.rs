@@ -207,3 +207,16 @@ fn each_entry_for_forged_senders_is_warned_of() {
     assert_eq!((many.len(), many[20].as_str()), (21, "allow: 5 more entries for FORGED senders"));
     assert!(config(0).is_empty());
 }
+
+/// Goal: who enforces hears what the guard is blind for.
+#[test]
+fn enforcing_without_names_of_ours_is_noted() {
+    let notes = |text: &str| read(&format!("{text}\n[local]\ndomains = [\"uni.example\"]\n")).notes;
+    assert_eq!(notes(""), Vec::<String>::new());
+    let blind = notes("mode = \"enforce\"");
+    assert_eq!(blind.len(), 2, "{blind:?}");
+    assert!(blind[0].contains("authserv_ids") && blind[1].contains("guard.example"), "{blind:?}");
+    let told = "mode = \"enforce\"\n[local]\ndomains = [\"uni.example\"]\n\
+                hosts = [\"mx.uni.example\"]\nauthserv_ids = [\"mx.uni.example\"]\n";
+    assert_eq!(read(told).notes, Vec::<String>::new());
+}
