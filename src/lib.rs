@@ -23,6 +23,7 @@ pub mod config;
 pub mod guard;
 pub mod judge;
 pub mod mail;
+pub mod meter;
 pub mod relay;
 pub mod serve;
 pub mod store;

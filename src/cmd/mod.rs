@@ -8,6 +8,7 @@ pub mod explain;
 pub mod explained;
 pub mod paint;
 pub mod run;
+pub mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,14 @@ enum Command {
     },
     /// Say of one message what the daemon would do, and why; exit 1 when it would not be delivered.
     Explain(explain::Question),
+    /// Say how the running daemon is; exit 69 when it is away, 1 when something needs somebody.
+    Status {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t = StatusFormat::Text)]
+        format: StatusFormat,
+    },
     /// Print a schema.
     Schema {
         /// Of what.
@@ -72,6 +81,12 @@ pub struct ConfigFile {
 enum ClassifyFormat {
     Text,
     Jsonl,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum StatusFormat {
+    Text,
+    Json,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +112,7 @@ pub fn main() -> ExitCode {
             classify::classify(&paths, format == ClassifyFormat::Jsonl)
         }
         Command::Explain(question) => explain::explain(&question),
+        Command::Status { config, format } => status::status(&config, format == StatusFormat::Json),
         Command::Schema { of: SchemaOf::Audit } => {
             print!("{}", crate::audit::record::SCHEMA);
             Exit::Done

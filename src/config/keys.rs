@@ -271,12 +271,19 @@ pub const KEYS: &[Key] = &[
         "\"defer\"",
         "When it is full: \"defer\" (451), or \"drop-oldest\" (of those whose verdict is failed).",
     ),
-    later(
+    works(
         "admin.socket",
         "… \"<state_dir>/admin.sock\"",
-        "The socket of the administration commands.",
+        "The unix socket of `replyguard status`, for the guard's own user. When it cannot be \
+         served the daemon goes on without it.",
     ),
-    later("admin.console", "\"127.0.0.1:10080\"", "The web console."),
+    works(
+        "admin.console",
+        "\"127.0.0.1:10080\"",
+        "Where /metrics, /healthz and /status are served over HTTP, without a password: keep it \
+         on loopback or a network of yours. \"\" for nowhere. When it cannot be served the daemon \
+         goes on without it.",
+    ),
 ];
 
 /// The key's entry in the table.

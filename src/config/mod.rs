@@ -49,10 +49,21 @@ pub struct Config {
     pub audit: audit::Settings,
     /// The quarantine.
     pub quarantine: audit::quarantine::Settings,
+    /// Where it says how it is.
+    pub admin: Admin,
     /// What is no fault, but an administrator should know.
     pub notes: Vec<String>,
     /// Every value that was written, by dotted key.
     pub written: Vec<(String, String)>,
+}
+
+/// Where the daemon says how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// The unix socket of the administration commands.
+    pub socket: PathBuf,
+    /// Where metrics and health are served over HTTP; `None` for nowhere.
+    pub console: Option<Endpoint>,
 }
 
 /// The proxy's front.
@@ -129,11 +140,6 @@ impl Config {
             (a.file != name, &a.file, a.line).cmp(&(b.file != name, &b.file, b.line))
         });
         Err(source.faults)
-    }
-
-    /// Where `run` looks for a configuration when it is told no file: nowhere but here.
-    pub fn usual_path() -> &'static Path {
-        Path::new("/etc/replyguard/replyguard.toml")
     }
 
     /// What lets harm out on purpose: each entry of the allow list that is marked `forged`, of very

@@ -17,7 +17,7 @@ use crate::config::words::{
     absolute, action, class, host_name, keyword, loopback, mode, network, pattern, rate, sink,
     verdict,
 };
-use crate::config::{Config, Outbound, World, notes_of};
+use crate::config::{Admin, Config, Outbound, World, notes_of};
 use crate::judge::lists::{Entry, List};
 use crate::judge::original::Origin;
 use crate::judge::policy::{
@@ -62,7 +62,7 @@ pub fn config(
     store(root, source);
     let audit = audit_log(root, source, folder, &state_dir, &hostname);
     let quarantine = quarantine(root, source, folder, &state_dir);
-    admin(root, source);
+    let admin = admin(root, source, &state_dir, folder);
     let nothing_local = policy.site.domains.is_empty() && !none;
     if policy.mode == Mode::Enforce && nothing_local {
         source.general_fault(
@@ -83,6 +83,7 @@ pub fn config(
         loop_site,
         audit,
         quarantine,
+        admin,
         notes,
         written,
     }
@@ -556,14 +557,24 @@ fn quarantine(
     settings
 }
 
-fn admin(root: &mut Section<'_>, source: &mut Source<'_>) {
+fn admin(
+    root: &mut Section<'_>,
+    source: &mut Source<'_>,
+    state_dir: &Path,
+    folder: &Path,
+) -> Admin {
     let mut section = root.section(source, "admin");
-    section.value(source, "socket", |text| Ok(PathBuf::from(text)));
-    section.value(source, "console", |text| match text {
-        "" => Ok(()),
-        text => Endpoint::parse(text).map(drop).map_err(str::to_owned),
+    let socket = section.value(source, "socket", |text| absolute(text, folder));
+    let console = section.value(source, "console", |text| match text {
+        "" => Ok(None),
+        text => Endpoint::parse(text).map(Some).map_err(str::to_owned),
     });
     section.end(source);
+    let usual = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10080 };
+    Admin {
+        socket: socket.map_or_else(|| state_dir.join("admin.sock"), |written| written.value),
+        console: console.map_or(Some(usual), |written| written.value),
+    }
 }
 
 /// Reads a file named in the configuration; its faults join the others under its own name.

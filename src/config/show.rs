@@ -77,14 +77,13 @@ const RULES: &str = "\n# Rules before the profile; the first that matches decide
 
 /// Defaults that depend on the system or on other keys.
 fn computed(config: &Config, dotted: &str) -> Option<String> {
-    let state = |name: &str| config.state_dir.join(name).display().to_string();
     Some(match dotted {
         "hostname" => config.hostname.clone(),
         "state_dir" => config.state_dir.display().to_string(),
         "loops.site" => config.loop_site.clone(),
         "audit.path" => config.audit.path.display().to_string(),
         "quarantine.path" => config.quarantine.path.display().to_string(),
-        "admin.socket" => state("admin.sock"),
+        "admin.socket" => config.admin.socket.display().to_string(),
         _ => return None,
     })
 }

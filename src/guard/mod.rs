@@ -6,6 +6,7 @@
 pub mod act;
 pub mod answer;
 pub mod clock;
+pub mod count;
 pub mod evidence;
 pub mod hold;
 pub mod ids;
@@ -34,6 +35,7 @@ use crate::mail::header::Completeness;
 use crate::mail::message::Message;
 use crate::mail::reply::Reply;
 use crate::mail::time::Timestamp;
+use crate::meter::Meter;
 use crate::relay::Relay;
 use crate::relay::transaction::Transaction;
 use crate::store::answers::Reserved;
@@ -99,6 +101,7 @@ pub struct Guard {
     quarantine: Quarantine,
     hostname: String,
     ids: Ids,
+    meter: Meter,
 }
 
 impl Guard {
@@ -110,8 +113,8 @@ impl Guard {
         quarantine: Quarantine,
         hostname: &str,
     ) -> Guard {
-        let (hostname, ids) = (hostname.to_owned(), Ids::default());
-        Guard { inquiry, relay, trail, quarantine, hostname, ids }
+        let (hostname, ids, meter) = (hostname.to_owned(), Ids::default(), Meter::default());
+        Guard { inquiry, relay, trail, quarantine, hostname, ids, meter }
     }
 
     /// The whole path of one message: the replies for the client, one, or with LMTP one for each
@@ -130,6 +133,7 @@ impl Guard {
         let mut acted = self.act(incoming, decisions, &told).await;
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
         remember(reserved, &acted, now);
+        self.count(&acted, &told, began.elapsed());
         answer::replies(&acted.outcomes, recorded, protocol, event)
     }
 
@@ -151,6 +155,16 @@ impl Guard {
     /// Stations 3 to 7, and the policy in force.
     pub fn inquiry(&self) -> &Inquiry {
         &self.inquiry
+    }
+
+    /// What is counted.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// What we call ourselves.
+    pub fn hostname(&self) -> &str {
+        &self.hostname
     }
 
     /// A new id for an event or a session.

@@ -444,3 +444,12 @@ const _: () = assert!(VERIFICATION_TIME_MAX.as_secs() < PENDING_MAX.as_secs());
 
 /// Records given for one name. A Message-ID has one or two; the latest ones are the nearest.
 pub const RECALLED_MAX: usize = 32;
+
+/// Pause after an accept that failed: out of file handles, the next one fails at once as well.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// HTTP connections at once, each listener: a console, a monitor, and some to spare.
+pub const HTTP_CLIENTS_MAX: usize = 32;
+
+/// How long an HTTP connection may last: what is asked for is answered at once.
+pub const HTTP_CONNECTION_MAX: Duration = Duration::from_secs(30);

@@ -72,6 +72,26 @@ pub enum RelayError {
     },
 }
 
+/// How the relay is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayHealth {
+    /// Sessions in use now.
+    pub sessions: usize,
+    /// At most.
+    pub sessions_max: usize,
+    /// The next hops, in their order.
+    pub hops: Vec<HopHealth>,
+}
+
+/// How a next hop is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HopHealth {
+    /// As in the settings.
+    pub name: String,
+    /// Whether it answered when last tried; `None` before the first try.
+    pub up: Option<bool>,
+}
+
 /// Relays to the next hops.
 pub struct Relay {
     pool: Arc<Pool>,
@@ -104,6 +124,11 @@ impl Relay {
         added_bytes: u64,
     ) -> Result<Transaction, RelayError> {
         Transaction::begin(Arc::clone(&self.pool), mail, rcpt, client, added_bytes).await
+    }
+
+    /// How it goes: for status and metrics.
+    pub fn health(&self) -> RelayHealth {
+        self.pool.health()
     }
 
     /// Says QUIT in every idle session.

@@ -16,7 +16,7 @@ use crate::mail::limits::{
 };
 use crate::relay::connect::Connect;
 use crate::relay::session::{HopFault, Session};
-use crate::relay::{RelayError, Settings};
+use crate::relay::{HopHealth, RelayError, RelayHealth, Settings};
 use crate::wire::keywords::Keywords;
 
 /// What is known of one next hop.
@@ -145,6 +145,23 @@ impl Pool {
                 let fault = HopFault::Closed { stage: "seconds ago" };
                 Err(RelayError::NoNextHop { hop: self.name(0), fault })
             }
+        }
+    }
+
+    /// How it goes.
+    pub fn health(&self) -> RelayHealth {
+        let sessions_max = self.settings.sessions_max.max(1);
+        let state = |seen: &Seen| match (is_down(seen), &seen.keywords) {
+            (true, _) => Some(false),
+            (false, Some(_)) => Some(true),
+            (false, None) => seen.down_since.map(|_| false),
+        };
+        let states: Vec<Option<bool>> = lock(&self.seen).iter().map(state).collect();
+        let hops = states.into_iter().enumerate();
+        RelayHealth {
+            sessions: sessions_max.saturating_sub(self.permits.available_permits()),
+            sessions_max,
+            hops: hops.map(|(hop, up)| HopHealth { name: self.name(hop), up }).collect(),
         }
     }
 

@@ -1,7 +1,9 @@
 //! Listeners over TCP and unix sockets.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -49,6 +51,14 @@ impl Listener {
                 let socket = UnixListener::bind(path)?;
                 Ok(Listener { endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
             }
+        }
+    }
+
+    /// Makes a unix socket our own user's alone; does nothing for TCP.
+    pub fn owners_only(&self) -> io::Result<()> {
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => Ok(()),
+            Endpoint::Unix(path) => std::fs::set_permissions(path, Permissions::from_mode(0o600)),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Takes: a checked `Config`. Gives: a running `Server`. Errors: `StartError`, each for the
 //! administrator, with what to do. Bounds: `outbound.sessions_max` clients.
 
+pub mod admin;
+pub mod http;
 pub mod listen;
 pub mod smtp;
 pub mod state;
@@ -21,12 +23,13 @@ use crate::audit::disk::RealDisk;
 use crate::audit::fault::Error as AuditError;
 use crate::audit::quarantine::Quarantine;
 use crate::auth::{AuthError, Authenticator};
-use crate::config::{Config, Outbound};
+use crate::config::{self, Config, Outbound};
 use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
-use crate::mail::limits::{EXPIRE_EVERY, TIDY_EVERY};
+use crate::mail::limits::{ACCEPT_PAUSE, EXPIRE_EVERY, TIDY_EVERY};
 use crate::relay::Relay;
+use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{StateDir, StateError};
@@ -67,6 +70,10 @@ pub struct Server {
     listeners: Vec<Listener>,
     front: Arc<Front>,
     stopping: watch::Sender<Stopping>,
+    sessions: Arc<Semaphore>,
+    /// Where it says how it is.
+    pages: Vec<Listener>,
+    admin: Arc<Admin>,
     /// Kept: the lock on the state directory lasts as long as it does.
     _state: StateDir,
 }
@@ -113,7 +120,19 @@ impl Server {
         let outbound = config.outbound.clone();
         let front = Arc::new(front(&outbound, &config.hostname, Arc::clone(&guard)));
         let (stopping, _) = watch::channel(Stopping::No);
-        Ok(Server { guard, outbound, listeners, front, stopping, _state: state })
+        let sessions = Arc::new(Semaphore::new(outbound.sessions_max));
+        let pages = pages(&config.admin).await;
+        let admin = Arc::new(Admin {
+            guard: Arc::clone(&guard),
+            sessions: Arc::clone(&sessions),
+            sessions_max: outbound.sessions_max,
+            listeners: listening("outbound", &listeners)
+                .chain(listening("admin", &pages))
+                .collect(),
+            started: guard.now(),
+        });
+        let _state = state;
+        Ok(Server { guard, outbound, listeners, front, stopping, sessions, pages, admin, _state })
     }
 
     /// Where it listens, with the ports the system gave where 0 was asked for.
@@ -133,9 +152,10 @@ impl Server {
 
     /// Serves until it is stopped; then drains, and gives everything time to reach the disk.
     pub async fn run(self) {
-        let Server { guard, outbound, listeners, front, stopping, _state } = self;
+        let Server { guard, outbound, listeners, front, stopping, sessions, pages, admin, _state } =
+            self;
         let shared = Arc::new(Shared {
-            sessions: Arc::new(Semaphore::new(outbound.sessions_max)),
+            sessions,
             outbound: outbound.clone(),
             front,
             stopping: stopping.clone(),
@@ -143,6 +163,10 @@ impl Server {
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept(listener, Arc::clone(&shared)));
+        }
+        for listener in pages {
+            let router = admin::router(Arc::clone(&admin));
+            tokio::spawn(http::serve(listener, router, stopping.subscribe()));
         }
         let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
         let mut stopped = stopping.subscribe();
@@ -162,6 +186,38 @@ impl Server {
         }
         info!("stopped");
     }
+}
+
+/// Binds the pages of the administration. Mail must not wait for them: what cannot be bound is
+/// complained of, and the daemon does without.
+async fn pages(settings: &config::Admin) -> Vec<Listener> {
+    let socket = Endpoint::Unix(settings.socket.clone());
+    let mut pages = Vec::new();
+    for (key, endpoint) in
+        [("admin.socket", Some(socket)), ("admin.console", settings.console.clone())]
+    {
+        let Some(endpoint) = endpoint else { continue };
+        let bound = match Listener::bind(&endpoint).await {
+            Ok(listener) => listener.owners_only().map(|()| listener),
+            Err(fault) => Err(fault),
+        };
+        match bound {
+            Ok(listener) => pages.push(listener),
+            Err(fault) => warn!(%endpoint, %fault, "`{key}` cannot be served: going on without it"),
+        }
+    }
+    pages
+}
+
+fn listening<'l>(
+    role: &'static str,
+    listeners: &'l [Listener],
+) -> impl Iterator<Item = Listening> + 'l {
+    let place = move |listener: &Listener| Listening {
+        endpoint: listener.endpoint().to_string(),
+        role: role.to_owned(),
+    };
+    listeners.iter().map(place)
 }
 
 /// Stops a server.
@@ -192,6 +248,7 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("dns", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("audit", running.audit == new.audit),
+        ("admin", running.admin == new.admin),
         ("quarantine", running.quarantine == new.quarantine),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
@@ -223,9 +280,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
         match accepted {
             Ok(peer) => admit(peer, &shared),
             Err(fault) => {
-                // Why a pause: out of file handles, the next accept fails at once as well.
                 warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -10,6 +10,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod admin;
 mod audit;
 mod auth;
 mod captures;

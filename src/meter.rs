@@ -1,0 +1,247 @@
+//! The names of all metrics, and the counters behind them.
+//!
+//! Takes: short words from closed lists, never peer text: a label that strangers choose would grow
+//! without bound. Gives: the OpenMetrics text. Gauges are not kept here: who serves the text reads
+//! them from the rooms at that moment and hands them in as `Reading`s.
+//! `docs/reference/metrics.md` is made from `METRICS`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// A metric, for the registry and for the reference page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name without `replyguard_` and without the `_total` of a counter.
+    pub name: &'static str,
+    /// Whether it only rises.
+    pub kind: Kind,
+    /// What it counts.
+    pub help: &'static str,
+    /// What an administrator does when it moves.
+    pub remedy: &'static str,
+}
+
+/// What kind of metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Rises from the start of the process on.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations in seconds, in buckets.
+    Seconds,
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal, $help:literal, $remedy:literal;)*) => {
+        $(#[doc = $help] pub const $constant: &str = $name;)*
+        /// All metrics there are.
+        pub const METRICS: &[Metric] = &[$(
+            Metric { name: $name, kind: Kind::$kind, help: $help, remedy: $remedy },
+        )*];
+    };
+}
+
+metrics! {
+    DECISIONS: Counter "decisions",
+        "Recipients by class of the message, action and reason",
+        "Held ones rise: look at the reasons; a joe job shows as `dsn`, `quarantine`";
+    WOULD: Counter "would",
+        "Recipients for whom something else would have been done, were it not only observing",
+        "This is what changes with `mode = \"enforce\"`";
+    VERDICTS: Counter "verdicts",
+        "Recipients of responses by verdict and by what decided it",
+        "Many `unknown`: the guard sees too little of what comes in";
+    GAPS: Counter "gaps",
+        "What could not be known of a subject message, by cause",
+        "`dns` rises: look at the resolver; `no-auth-results`: look at `local.authserv_ids`";
+    LOOPS: Counter "loops",
+        "Recipients for whom a loop was recognised, by kind",
+        "Look at `between` in the audit log: the two ends forward to one another";
+    OUTCOMES: Counter "outcomes",
+        "Recipients by what came of the message",
+        "`deferred` rises: the client's queue fills; look at the next hop and at the log";
+    ALARMS: Counter "alarms",
+        "What an administrator should look at, by name",
+        "Each stands in the log with its remedy";
+    MESSAGE_SECONDS: Seconds "message",
+        "Time from the end of the header bytes read to the reply",
+        "It rises with the next hop's time and with DNS";
+    INFO: Gauge "info",
+        "Always 1; the version and the mode are its labels",
+        "None";
+    STARTED: Gauge "start_time_seconds",
+        "When the process started, in seconds since 1970",
+        "It jumps: the daemon was started again";
+    CLIENT_SESSIONS: Gauge "client_sessions",
+        "Sessions of clients now",
+        "Near `outbound.sessions_max`: clients get 421";
+    HOP_SESSIONS: Gauge "next_hop_sessions",
+        "Sessions with next hops that are in use now",
+        "At `outbound.next_hop_sessions_max`: clients wait; raise it, or look why the next hop is slow";
+    HOP_UP: Gauge "next_hop_up",
+        "1 for a next hop that answered when last tried, else 0",
+        "0: mail stays in the client's queue until one is up again";
+    AUDIT_UP: Gauge "audit_up",
+        "1 while the audit log can be written, else 0",
+        "0: responses get 451; look at the disk";
+    AUDIT_WAITING: Gauge "audit_waiting_bytes",
+        "Bytes of records that wait in memory because the audit log cannot be written",
+        "Above 0: look at the disk";
+    AUDIT_LOST: Gauge "audit_lost_records",
+        "Records of personal mail lost since the start, because the log could not be written for long",
+        "Above 0: look at the disk; set `audit.on_failure = \"defer-all\"` if no record may be lost";
+    HELD_MESSAGES: Gauge "quarantine_messages",
+        "Held messages, copies of a campaign not counted",
+        "Near `quarantine.max_messages`: see `quarantine.on_full`";
+    HELD_COPIES: Gauge "quarantine_copies",
+        "Further copies of campaigns, of which only envelopes are kept",
+        "A joe job";
+    HELD_BYTES: Gauge "quarantine_bytes",
+        "Bytes of the quarantine on disk",
+        "Near `quarantine.max_bytes`: see `quarantine.on_full`";
+    HELD_DROPPED: Gauge "quarantine_dropped",
+        "Held messages dropped since the start because the quarantine was full",
+        "Raise `quarantine.max_bytes`";
+}
+
+/// Labels of a counter, in their order.
+type Labels = Vec<(&'static str, &'static str)>;
+
+/// All counters.
+pub struct Meter {
+    registry: Registry,
+    counters: BTreeMap<&'static str, Family<Labels, Counter>>,
+    message_seconds: Histogram,
+}
+
+/// The value of a gauge now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which, from `METRICS`.
+    pub name: &'static str,
+    /// Its labels; few, and of our own making.
+    pub labels: Vec<(&'static str, String)>,
+    /// The value.
+    pub value: i64,
+}
+
+impl Reading {
+    /// A gauge without labels.
+    pub fn new(name: &'static str, value: impl TryInto<i64>) -> Reading {
+        Reading { name, labels: Vec::new(), value: value.try_into().unwrap_or(i64::MAX) }
+    }
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        let mut registry = Registry::with_prefix("replyguard");
+        let mut counters = BTreeMap::new();
+        for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Counter) {
+            let family = Family::<Labels, Counter>::default();
+            registry.register(metric.name, metric.help, family.clone());
+            counters.insert(metric.name, family);
+        }
+        let message_seconds = Histogram::new(exponential_buckets(0.001, 4.0, 9));
+        let help = help(MESSAGE_SECONDS);
+        let seconds = message_seconds.clone();
+        registry.register_with_unit(MESSAGE_SECONDS, help, Unit::Seconds, seconds);
+        Meter { registry, counters, message_seconds }
+    }
+}
+
+impl Meter {
+    /// One more of these. The words come from closed lists.
+    pub fn count(&self, name: &'static str, labels: &[(&'static str, &'static str)]) {
+        if let Some(family) = self.counters.get(name) {
+            family.get_or_create(&labels.to_vec()).inc();
+        }
+    }
+
+    /// One message took this long, in seconds.
+    pub fn took(&self, seconds: f64) {
+        self.message_seconds.observe(seconds);
+    }
+
+    /// How often something was counted.
+    pub fn counted(&self, name: &'static str, labels: &[(&'static str, &'static str)]) -> u64 {
+        let family = self.counters.get(name);
+        family.map_or(0, |family| family.get_or_create(&labels.to_vec()).get())
+    }
+
+    /// The OpenMetrics text of all counters and of these gauges.
+    pub fn text(&self, gauges: &[Reading]) -> Result<String, fmt::Error> {
+        let mut now = Registry::with_prefix("replyguard");
+        let mut labelled: BTreeMap<&str, Family<Vec<(&'static str, String)>, Gauge>> =
+            BTreeMap::new();
+        for reading in gauges {
+            if reading.labels.is_empty() {
+                let gauge = ConstGauge::new(reading.value);
+                now.register(reading.name, help(reading.name), gauge);
+                continue;
+            }
+            let family = labelled.entry(reading.name).or_default();
+            family.get_or_create(&reading.labels).set(reading.value);
+        }
+        for (name, family) in labelled {
+            now.register(name, help(name), family);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        text.truncate(text.trim_end_matches("# EOF\n").len());
+        encode(&mut text, &now)?;
+        Ok(text)
+    }
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meter(…)")
+    }
+}
+
+fn help(name: &str) -> &'static str {
+    METRICS.iter().find(|metric| metric.name == name).map_or("", |metric| metric.help)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_text_has_counters_and_gauges_and_ends_once() {
+        let meter = Meter::default();
+        let labels = [("class", "dsn"), ("action", "quarantine"), ("reason", "spf-fail")];
+        meter.count(DECISIONS, &labels);
+        meter.count(DECISIONS, &labels);
+        meter.took(0.002);
+        let up = Reading { labels: vec![("hop", "[::1]:25".into())], ..Reading::new(HOP_UP, 1) };
+        let text = meter.text(&[up, Reading::new(HELD_BYTES, 4096_u64)]).unwrap();
+        let wanted = [
+            r#"replyguard_decisions_total{class="dsn",action="quarantine",reason="spf-fail"} 2"#,
+            r#"replyguard_next_hop_up{hop="[::1]:25"} 1"#,
+            "replyguard_quarantine_bytes 4096",
+            r#"replyguard_message_seconds_bucket{le="0.004"} 1"#,
+        ];
+        for line in wanted {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+        assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn names_are_said_once() {
+        let names: BTreeSet<_> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}

@@ -1,0 +1,311 @@
+//! How the daemon is: for `replyguard status`, for monitoring, for people.
+//!
+//! `GET /status` is a `Status` as JSON, `GET /metrics` OpenMetrics, `GET /healthz` 200 or 503 with a
+//! line for each trouble. All on `admin.socket`, which its permissions guard, and on
+//! `admin.console`. Nothing of a message or an address stands in any of them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use crate::guard::Guard;
+use crate::judge::policy::Mode;
+use crate::mail::time::Timestamp;
+use crate::meter::{
+    AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
+    HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, OUTCOMES, Reading, STARTED,
+};
+
+/// What the pages are made from.
+pub struct Admin {
+    /// The guard.
+    pub guard: Arc<Guard>,
+    /// Places for clients' sessions.
+    pub sessions: Arc<Semaphore>,
+    /// How many there are in all.
+    pub sessions_max: usize,
+    /// Where it listens, and what for.
+    pub listeners: Vec<Listening>,
+    /// When it started.
+    pub started: Timestamp,
+}
+
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of this program.
+    pub version: String,
+    /// Its `hostname`.
+    pub instance: String,
+    /// `observe` or `enforce`.
+    pub mode: String,
+    /// The hash of the policy in force, as it stands in the records.
+    pub policy: String,
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// RFC 3339, UTC.
+    pub now: String,
+    /// What needs somebody; empty when all is well. Plain sentences.
+    pub troubles: Vec<String>,
+    /// Where it listens.
+    pub listeners: Vec<Listening>,
+    /// Sessions of clients now.
+    pub clients: InUse,
+    /// Sessions with next hops now.
+    pub next_hop_sessions: InUse,
+    /// The next hops, in their order.
+    pub next_hops: Vec<NextHopStatus>,
+    /// The audit log.
+    pub audit: AuditStatus,
+    /// The quarantine.
+    pub quarantine: QuarantineStatus,
+    /// Recipients since the start, by what came of the message.
+    pub outcomes: Vec<Outcomes>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Where.
+    pub endpoint: String,
+    /// What for: `outbound`, `console`…
+    pub role: String,
+}
+
+/// Places in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InUse {
+    /// Now.
+    pub now: usize,
+    /// At most.
+    pub max: usize,
+}
+
+/// A next hop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// As in the settings.
+    pub name: String,
+    /// Whether it answered when last tried; null before the first try.
+    pub up: Option<bool>,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditStatus {
+    /// The file.
+    pub path: String,
+    /// Why it cannot be written; null while it can.
+    pub trouble: Option<String>,
+    /// Bytes of records that wait in memory.
+    pub waiting_bytes: usize,
+    /// Records lost since the start.
+    pub lost: u64,
+}
+
+/// The quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// Held messages.
+    pub messages: usize,
+    /// Further copies of campaigns.
+    pub copies: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Messages dropped since the start because it was full.
+    pub dropped: u64,
+}
+
+/// How often something came of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcomes {
+    /// `relayed`, `held`…
+    pub outcome: String,
+    /// Recipients.
+    pub recipients: u64,
+}
+
+/// What can come of a message, as `guard/count.rs` names it.
+const OUTCOME_WORDS: [&str; 6] =
+    ["relayed", "held", "discarded", "deferred", "refused", "unanswered"];
+
+/// The pages.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .with_state(admin)
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
+    Json(admin.status())
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match admin.guard.meter().text(&admin.readings()) {
+        Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn health(State(admin): State<Arc<Admin>>) -> Response {
+    let troubles = admin.status().troubles;
+    match troubles.is_empty() {
+        true => "ok\n".into_response(),
+        false => {
+            let lines: String = troubles.iter().map(|trouble| format!("{trouble}\n")).collect();
+            (StatusCode::SERVICE_UNAVAILABLE, lines).into_response()
+        }
+    }
+}
+
+impl Admin {
+    /// How the daemon is now.
+    pub fn status(&self) -> Status {
+        let in_force = self.guard.inquiry().in_force();
+        let trail = self.guard.trail().health();
+        let quarantine = self.guard.quarantine().health();
+        let relay = self.guard.relay().health();
+        let outcomes = OUTCOME_WORDS.iter().map(|word| Outcomes {
+            outcome: (*word).to_owned(),
+            recipients: self.guard.meter().counted(OUTCOMES, &[("outcome", word)]),
+        });
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.guard.hostname().to_owned(),
+            mode: match in_force.policy.mode {
+                Mode::Observe => "observe".to_owned(),
+                Mode::Enforce => "enforce".to_owned(),
+            },
+            policy: in_force.hash.clone(),
+            started: self.started.to_string(),
+            now: self.guard.now().to_string(),
+            troubles: Vec::new(),
+            listeners: self.listeners.clone(),
+            clients: InUse {
+                now: self.sessions_max.saturating_sub(self.sessions.available_permits()),
+                max: self.sessions_max,
+            },
+            next_hop_sessions: InUse { now: relay.sessions, max: relay.sessions_max },
+            next_hops: relay
+                .hops
+                .into_iter()
+                .map(|hop| NextHopStatus { name: hop.name, up: hop.up })
+                .collect(),
+            audit: AuditStatus {
+                path: self.guard.trail().path().display().to_string(),
+                trouble: trail.trouble.map(|trouble| trouble.to_string()),
+                waiting_bytes: trail.waiting_bytes,
+                lost: trail.lost,
+            },
+            quarantine: QuarantineStatus {
+                messages: quarantine.messages,
+                copies: quarantine.copies,
+                bytes: quarantine.bytes,
+                dropped: quarantine.dropped,
+            },
+            outcomes: outcomes.collect(),
+        };
+        status.troubles = troubles(&status);
+        status
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        let status = self.status();
+        let info = vec![("version", status.version), ("mode", status.mode)];
+        let mut readings = vec![
+            Reading { labels: info, ..Reading::new(INFO, 1) },
+            Reading::new(STARTED, self.started.as_millis() / 1000),
+            Reading::new(CLIENT_SESSIONS, status.clients.now),
+            Reading::new(HOP_SESSIONS, status.next_hop_sessions.now),
+            Reading::new(AUDIT_UP, i64::from(status.audit.trouble.is_none())),
+            Reading::new(AUDIT_WAITING, status.audit.waiting_bytes),
+            Reading::new(AUDIT_LOST, status.audit.lost),
+            Reading::new(HELD_MESSAGES, status.quarantine.messages),
+            Reading::new(HELD_COPIES, status.quarantine.copies),
+            Reading::new(HELD_BYTES, status.quarantine.bytes),
+            Reading::new(HELD_DROPPED, status.quarantine.dropped),
+        ];
+        readings.extend(status.next_hops.into_iter().filter_map(|hop| {
+            let up = Reading::new(HOP_UP, i64::from(hop.up?));
+            Some(Reading { labels: vec![("hop", hop.name)], ..up })
+        }));
+        readings
+    }
+}
+
+/// What needs somebody, with the remedy.
+fn troubles(status: &Status) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if let Some(trouble) = &status.audit.trouble {
+        troubles.push(format!("the audit log cannot be written: {trouble}"));
+    }
+    if status.audit.lost > 0 {
+        troubles.push(format!("{} records were lost since the start", status.audit.lost));
+    }
+    let down = |hop: &NextHopStatus| hop.up == Some(false);
+    if status.next_hops.iter().all(down) {
+        troubles.push("no next hop takes mail: it stays in the clients' queues".to_owned());
+    } else {
+        let down = status.next_hops.iter().filter(|hop| down(hop));
+        troubles.extend(down.map(|hop| format!("next hop {} does not answer", hop.name)));
+    }
+    if status.quarantine.dropped > 0 {
+        let dropped = status.quarantine.dropped;
+        troubles.push(format!("the quarantine was full: {dropped} held messages were dropped"));
+    }
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Status {
+        Status {
+            version: "1".into(),
+            instance: "guard.example".into(),
+            mode: "observe".into(),
+            policy: "p".into(),
+            started: "2026-11-21T12:00:00.000Z".into(),
+            now: "2026-11-21T12:00:00.000Z".into(),
+            troubles: Vec::new(),
+            listeners: Vec::new(),
+            clients: InUse { now: 0, max: 1 },
+            next_hop_sessions: InUse { now: 0, max: 1 },
+            next_hops: [("a", Some(true)), ("b", None)]
+                .map(|(name, up)| NextHopStatus { name: name.into(), up })
+                .to_vec(),
+            audit: AuditStatus { path: "/a".into(), trouble: None, waiting_bytes: 0, lost: 0 },
+            quarantine: QuarantineStatus { messages: 0, copies: 0, bytes: 0, dropped: 0 },
+            outcomes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_trouble_is_a_sentence_and_a_healthy_daemon_has_none() {
+        assert!(troubles(&well()).is_empty());
+        let mut one_down = well();
+        one_down.next_hops[1].up = Some(false);
+        assert_eq!(troubles(&one_down), ["next hop b does not answer"]);
+        one_down.next_hops[0].up = Some(false);
+        assert_eq!(
+            troubles(&one_down),
+            ["no next hop takes mail: it stays in the clients' queues"]
+        );
+        let mut full = well();
+        full.quarantine.dropped = 2;
+        full.audit.lost = 1;
+        full.audit.trouble = Some("disk full".into());
+        assert_eq!(troubles(&full).len(), 3);
+    }
+}
