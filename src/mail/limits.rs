@@ -144,6 +144,10 @@ pub const TAP_AUTH_RESULTS_MAX: usize = 100;
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 
+/// How long a new session waits for the EHLO of a next hop of which nothing is known yet, when
+/// another one is there.
+pub const EHLO_WAIT_MAX: Duration = Duration::from_secs(2);
+
 /// Bytes of one line of the audit log; most have 2 KiB. Fits into one datagram of a local socket.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 
@@ -308,7 +312,7 @@ pub const SESSION_MESSAGES_MAX: u32 = 100;
 /// Transactions without delivery in a row: Exim cuts a client off at 12, Postfix slows down at 100.
 pub const SESSION_BARREN_MAX: u32 = 10;
 
-/// How long a next hop that failed is tried last, and not asked for its EHLO.
+/// How long after its failure a next hop is asked again whether it is back.
 pub const HOP_DOWN_FOR: Duration = Duration::from_secs(5);
 
 /// Commands sent to a next hop before its replies are read: their replies fit every socket buffer.

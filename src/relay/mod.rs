@@ -54,7 +54,7 @@ pub enum RelayError {
         /// The last one tried.
         hop: String,
         /// What it did.
-        fault: HopFault,
+        fault: Arc<HopFault>,
     },
     /// Every next hop that can be reached offers less than the message needs.
     #[error("no next hop that can be reached offers {0}")]
@@ -109,7 +109,7 @@ impl Relay {
     }
 
     /// The end-to-end keywords that every next hop offered when last seen, which is at most
-    /// `limits::EHLO_AGE_MAX` ago; SIZE less `added_bytes`.
+    /// `limits::EHLO_AGE_MAX` ago; SIZE less `added_bytes`. An error: none can be reached.
     pub async fn offer(&self, added_bytes: u64) -> Result<Keywords, RelayError> {
         self.pool.offer(added_bytes).await
     }

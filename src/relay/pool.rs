@@ -1,18 +1,24 @@
 //! The sessions with next hops: bounded, kept, rotated; and what each next hop offered.
 //!
-//! Bounds: `Settings::sessions_max` in all; `limits::SESSION_MESSAGES_MAX` messages and
+//! A connection has a place from before it is made until it is closed, whatever it is used for, so
+//! that there are never more than `Settings::sessions_max`. A kept session that does not fit gives
+//! way to one that does.
+//! A next hop that failed is passed over and asked anew in the background: nobody waits for it
+//! while another one serves.
+//! Bounds: `Settings::sessions_max`; `limits::SESSION_MESSAGES_MAX` messages and
 //! `limits::SESSION_BARREN_MAX` transactions without delivery in one session.
 //! Why: Postfix slows a client down from 100 RSETs on, Exim cuts it off at 12.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::mail::limits::{
-    EHLO_AGE_MAX, HOP_DOWN_FOR, SESSION_BARREN_MAX, SESSION_IDLE_MAX, SESSION_MESSAGES_MAX,
-    SESSION_WAIT_MAX,
+    EHLO_AGE_MAX, EHLO_WAIT_MAX, HOP_DOWN_FOR, SESSION_BARREN_MAX, SESSION_IDLE_MAX,
+    SESSION_MESSAGES_MAX, SESSION_WAIT_MAX,
 };
 use crate::relay::connect::Connect;
 use crate::relay::session::{HopFault, Session};
@@ -22,42 +28,64 @@ use crate::wire::keywords::Keywords;
 /// What is known of one next hop.
 #[derive(Debug, Default)]
 struct Seen {
+    /// What it offered, and when.
     keywords: Option<(Keywords, Instant)>,
-    down_since: Option<Instant>,
+    /// When it last failed, and how; `None` when it was reached since.
+    down: Option<(Instant, Arc<HopFault>)>,
+    /// Since when it is being asked in the background.
+    asked: Option<Instant>,
 }
 
 /// All sessions and what is known of the next hops.
 pub struct Pool {
     settings: Settings,
     connect: Arc<dyn Connect>,
+    /// Transactions.
     permits: Arc<Semaphore>,
+    /// Connections.
+    places: Arc<Semaphore>,
     idle: Mutex<Vec<Session>>,
     seen: Mutex<Vec<Seen>>,
-    /// Held while next hops are asked for their EHLO, so that a thousand clients ask once.
-    asking: tokio::sync::Mutex<()>,
+    /// Rings when a session has become idle.
+    idled: Notify,
+    /// Rings when a next hop that was asked has answered or failed.
+    heard: Notify,
 }
 
-/// Why a session is wanted fresh.
+/// Which session will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// One that is kept will do.
-    Kept,
-    /// The kept one was lost: a new connection.
+pub enum Wanted {
+    /// One that is kept, or a new one.
+    Any,
+    /// A new one: the kept one was lost.
     Fresh,
+    /// A new one, with this next hop last: a new session with it was lost.
+    FreshElsewhere(usize),
 }
+
+/// What the pool has to give.
+enum KeptOrPlace {
+    Kept(Session),
+    Place(Option<OwnedSemaphorePermit>),
+}
+
+/// What of a transaction's needs is not offered; `None` when all is.
+pub type Lacks<'a> = &'a (dyn Fn(&Keywords) -> Option<String> + Send + Sync);
 
 impl Pool {
     /// No session yet.
     pub fn new(settings: Settings, connect: Arc<dyn Connect>) -> Pool {
-        let permits = Arc::new(Semaphore::new(settings.sessions_max.max(1)));
+        let sessions_max = settings.sessions_max.max(1);
         let seen = settings.next_hops.iter().map(|_| Seen::default()).collect();
         Pool {
             settings,
             connect,
-            permits,
+            permits: Arc::new(Semaphore::new(sessions_max)),
+            places: Arc::new(Semaphore::new(sessions_max)),
             idle: Mutex::new(Vec::new()),
             seen: Mutex::new(seen),
-            asking: tokio::sync::Mutex::new(()),
+            idled: Notify::new(),
+            heard: Notify::new(),
         }
     }
 
@@ -66,7 +94,7 @@ impl Pool {
         self.settings.next_hops.get(hop).map(ToString::to_string).unwrap_or_default()
     }
 
-    /// A place for one more session in use; `Busy` after `limits::SESSION_WAIT_MAX`.
+    /// Leave to use one more session; `Busy` after `limits::SESSION_WAIT_MAX`.
     pub async fn permit(&self) -> Result<OwnedSemaphorePermit, RelayError> {
         let waiting = Arc::clone(&self.permits).acquire_owned();
         match timeout(SESSION_WAIT_MAX, waiting).await {
@@ -75,23 +103,22 @@ impl Pool {
         }
     }
 
-    /// A session with the first next hop that can be reached and for which `lacks` is `None`.
-    ///
-    /// `lacks` names what the next hop does not offer and the transaction needs.
+    /// A session with the first next hop that can be reached and for which `lacks` is `None`; the
+    /// caller holds a permit.
     pub async fn session(
-        &self,
-        freshness: Freshness,
-        lacks: &(dyn Fn(&Keywords) -> Option<String> + Send + Sync),
+        self: &Arc<Self>,
+        wanted: Wanted,
+        lacks: Lacks<'_>,
     ) -> Result<Session, RelayError> {
+        self.ask();
         let mut last = None;
         let mut offers_less = None;
-        for hop in self.order() {
-            if freshness == Freshness::Kept
-                && let Some(session) = self.take_idle(hop, lacks)
-            {
-                return Ok(session);
-            }
-            match self.open(hop).await {
+        for hop in self.order(wanted) {
+            let opened = match self.kept_or_place(hop, wanted, lacks).await {
+                KeptOrPlace::Kept(session) => return Ok(session),
+                KeptOrPlace::Place(place) => self.open(hop, place).await,
+            };
+            match opened {
                 Ok(session) => match lacks(session.keywords()) {
                     None => return Ok(session),
                     Some(missing) => {
@@ -120,30 +147,24 @@ impl Pool {
         }
     }
 
-    /// What all next hops promise.
-    pub async fn offer(&self, added_bytes: u64) -> Result<Keywords, RelayError> {
-        let mut last = None;
-        if !self.stale().is_empty() {
-            let _asking = self.asking.lock().await;
-            for hop in self.stale() {
-                match self.open(hop).await {
-                    Ok(session) => self.keep(session),
-                    Err(fault) => last = Some((hop, fault)),
+    /// What all next hops promise; an error when none can be reached.
+    ///
+    /// A next hop of which nothing is known any more is waited for, if only for
+    /// `limits::EHLO_WAIT_MAX` when another one is there.
+    pub async fn offer(self: &Arc<Self>, added_bytes: u64) -> Result<Keywords, RelayError> {
+        loop {
+            let mut heard = std::pin::pin!(self.heard.notified());
+            heard.as_mut().enable();
+            self.ask();
+            match self.known(added_bytes)? {
+                (Some(offered), None) => return Ok(offered),
+                (offered, Some(patience)) => {
+                    let waited = timeout_at(patience, heard).await;
+                    if let (Err(_), Some(offered)) = (waited, offered) {
+                        return Ok(offered);
+                    }
                 }
-            }
-        }
-        let offered = {
-            let seen = lock(&self.seen);
-            let fresh = seen.iter().filter_map(fresh_keywords).collect::<Vec<_>>();
-            (!fresh.is_empty())
-                .then(|| Keywords::meet(fresh, &self.settings.pass_keywords, added_bytes))
-        };
-        match (offered, last) {
-            (Some(offered), _) => Ok(offered),
-            (None, Some((hop, fault))) => Err(RelayError::NoNextHop { hop: self.name(hop), fault }),
-            (None, None) => {
-                let fault = HopFault::Closed { stage: "seconds ago" };
-                Err(RelayError::NoNextHop { hop: self.name(0), fault })
+                (None, None) => return Err(RelayError::Busy),
             }
         }
     }
@@ -168,9 +189,7 @@ impl Pool {
     /// Says QUIT in every idle session.
     pub async fn close(&self) {
         let idle = std::mem::take(&mut *lock(&self.idle));
-        for session in idle {
-            session.quit().await;
-        }
+        quit_all(idle).await;
     }
 
     /// Closes sessions idle for longer than `limits::SESSION_IDLE_MAX`.
@@ -179,95 +198,171 @@ impl Pool {
             let mut idle = lock(&self.idle);
             idle.extract_if(.., |session| session.used.elapsed() > SESSION_IDLE_MAX).collect()
         };
-        for session in old {
-            session.quit().await;
+        quit_all(old).await;
+    }
+
+    /// What is offered as far as is known; and until when to wait for more, if for anything.
+    fn known(&self, added_bytes: u64) -> Result<(Option<Keywords>, Option<Instant>), RelayError> {
+        let seen = lock(&self.seen);
+        let asking = seen.iter().any(|seen| seen.asked.is_some());
+        let downs =
+            seen.iter().enumerate().filter_map(|(hop, seen)| Some((hop, seen.down.as_ref()?)));
+        let downs: Vec<_> = downs.collect();
+        if let Some((hop, (_, fault))) = downs.last()
+            && downs.len() == seen.len()
+            && !asking
+        {
+            let (hop, fault) = (self.name(*hop), Arc::clone(fault));
+            return Err(RelayError::NoNextHop { hop, fault });
+        }
+        let up = seen.iter().filter(|seen| seen.down.is_none());
+        let fresh: Vec<&Keywords> = seen.iter().filter_map(fresh_keywords).collect();
+        // Why then the old ones will do: nobody can be asked now, and a next hop that offers less
+        // than it did is not used for what needs more.
+        let all_in_use = fresh.is_empty() && self.places.available_permits() == 0;
+        let old = seen.iter().filter_map(|seen| Some(&seen.keywords.as_ref()?.0));
+        let known: Vec<&Keywords> = if all_in_use { old.collect() } else { fresh };
+        // Why one that is down is not waited for: it will be asked again and again.
+        let since = up.filter_map(|seen| seen.asked).max();
+        let patience = match known.is_empty() {
+            true => asking.then(|| Instant::now() + EHLO_AGE_MAX),
+            false => since.map(|since| since + EHLO_WAIT_MAX).filter(|at| *at > Instant::now()),
+        };
+        let offered = (!known.is_empty())
+            .then(|| Keywords::meet(known, &self.settings.pass_keywords, added_bytes));
+        Ok((offered, patience))
+    }
+
+    /// Asks in the background what is offered by next hops of which too little is known: their
+    /// EHLO is old, or they failed some time ago. Each is asked by one at a time.
+    fn ask(self: &Arc<Self>) {
+        let mut seen = lock(&self.seen);
+        for (hop, seen) in seen.iter_mut().enumerate() {
+            let due = match &seen.down {
+                Some((at, _)) => at.elapsed() >= HOP_DOWN_FOR,
+                None => fresh_keywords(seen).is_none(),
+            };
+            if !due || seen.asked.is_some() {
+                continue;
+            }
+            seen.asked = Some(Instant::now());
+            let pool = Arc::clone(self);
+            tokio::spawn(async move {
+                let anything = |_: &Keywords| None;
+                let place = pool.kept_or_place(hop, Wanted::Fresh, &anything).await;
+                if let KeptOrPlace::Place(place) = place
+                    && let Ok(session) = pool.open(hop, place).await
+                {
+                    pool.keep(session);
+                }
+                if let Some(seen) = lock(&pool.seen).get_mut(hop) {
+                    seen.asked = None;
+                }
+                pool.heard.notify_waiters();
+            });
         }
     }
 
-    /// The next hops in the order to try: those that failed a moment ago come last.
-    fn order(&self) -> Vec<usize> {
+    /// The next hops in the order to try: those that failed come last.
+    fn order(&self, wanted: Wanted) -> Vec<usize> {
         let seen = lock(&self.seen);
         let mut order: Vec<usize> = (0..self.settings.next_hops.len()).collect();
-        order.sort_by_key(|hop| seen.get(*hop).is_some_and(is_down));
+        order.sort_by_key(|hop| {
+            let down = seen.get(*hop).is_some_and(|seen| seen.down.is_some());
+            (down, wanted == Wanted::FreshElsewhere(*hop))
+        });
         order
     }
 
-    /// The next hops whose EHLO is too old to promise anything by, less those just found down.
-    fn stale(&self) -> Vec<usize> {
-        let seen = lock(&self.seen);
-        let stale = |seen: &Seen| fresh_keywords(seen).is_none() && !is_down(seen);
-        let stale = seen.iter().enumerate().filter(|(_, seen)| stale(seen));
-        stale.map(|(hop, _)| hop).collect()
-    }
-
-    fn take_idle(
-        &self,
-        hop: usize,
-        lacks: &(dyn Fn(&Keywords) -> Option<String> + Send + Sync),
-    ) -> Option<Session> {
-        let mut idle = lock(&self.idle);
-        let fits = |session: &Session| {
-            session.hop == hop
+    /// A kept session that will do, or a place for a new connection. A kept one that will not do
+    /// gives way; without any, either comes when some transaction ends, as each does within its
+    /// deadlines.
+    async fn kept_or_place(&self, hop: usize, wanted: Wanted, lacks: Lacks<'_>) -> KeptOrPlace {
+        let will_do = |session: &Session| {
+            wanted == Wanted::Any
+                && session.hop == hop
                 && session.used.elapsed() <= SESSION_IDLE_MAX
                 && lacks(session.keywords()).is_none()
         };
-        let at = idle.iter().rposition(fits)?;
-        Some(idle.swap_remove(at))
+        loop {
+            while let Some(mut session) = self.take_newest(&will_do) {
+                // Why: what was said unasked would be taken for the answer to the next command.
+                if session.is_quiet().await {
+                    session.is_kept = true;
+                    return KeptOrPlace::Kept(session);
+                }
+            }
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return KeptOrPlace::Place(Some(place));
+            }
+            if let Some(oldest) = self.take_oldest(&|session| !will_do(session)) {
+                tokio::spawn(oldest.quit());
+            }
+            tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => {
+                    return KeptOrPlace::Place(place.ok());
+                }
+                () = self.idled.notified() => {}
+            }
+        }
     }
 
-    async fn open(&self, hop: usize) -> Result<Session, HopFault> {
+    fn take_newest(&self, which: &dyn Fn(&Session) -> bool) -> Option<Session> {
+        let mut idle = lock(&self.idle);
+        let at = idle.iter().rposition(which)?;
+        Some(idle.remove(at))
+    }
+
+    fn take_oldest(&self, which: &dyn Fn(&Session) -> bool) -> Option<Session> {
+        let mut idle = lock(&self.idle);
+        let at = idle.iter().position(which)?;
+        Some(idle.remove(at))
+    }
+
+    async fn open(
+        &self,
+        hop: usize,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<Session, Arc<HopFault>> {
         let next_hop = self.settings.next_hops.get(hop);
         let next_hop = next_hop.ok_or(HopFault::Closed { stage: "settings" })?;
         let hostname = &self.settings.hostname;
-        self.make_room();
-        let opened = Session::open(self.connect.as_ref(), next_hop, hop, hostname).await;
+        let connect = self.connect.as_ref();
+        let opened = Session::open(connect, next_hop, hop, hostname, place).await.map_err(Arc::new);
         let mut seen = lock(&self.seen);
         if let Some(seen) = seen.get_mut(hop) {
             match &opened {
                 Ok(session) => {
-                    if seen.down_since.take().is_some() {
+                    if seen.down.take().is_some() {
                         info!(hop = %next_hop, "next hop is back");
                     }
                     seen.keywords = Some((session.keywords().clone(), Instant::now()));
                 }
                 Err(fault) => {
-                    if seen.down_since.is_none() {
+                    if seen.down.is_none() {
                         warn!(hop = %next_hop, %fault, "next hop is down");
                     }
-                    seen.down_since = Some(Instant::now());
+                    seen.down = Some((Instant::now(), Arc::clone(fault)));
                 }
             }
         }
         opened
     }
 
-    /// Why: idle sessions count too; one that does not fit gives way to one that does.
-    fn make_room(&self) {
-        let mut idle = lock(&self.idle);
-        let in_use = self.settings.sessions_max.saturating_sub(self.permits.available_permits());
-        while !idle.is_empty() && in_use + idle.len() > self.settings.sessions_max {
-            let oldest = idle.remove(0);
-            drop(tokio::spawn(oldest.quit()));
-        }
-    }
-
     fn keep(&self, session: Session) {
-        let mut idle = lock(&self.idle);
-        idle.push(session);
-        while idle.len() > self.settings.sessions_max {
-            let oldest = idle.remove(0);
-            drop(tokio::spawn(oldest.quit()));
-        }
+        lock(&self.idle).push(session);
+        self.idled.notify_one();
     }
+}
+
+async fn quit_all(sessions: Vec<Session>) {
+    let mut quitting: JoinSet<()> = sessions.into_iter().map(Session::quit).collect();
+    while quitting.join_next().await.is_some() {}
 }
 
 fn fresh_keywords(seen: &Seen) -> Option<&Keywords> {
     let (keywords, at) = seen.keywords.as_ref()?;
     (at.elapsed() <= EHLO_AGE_MAX).then_some(keywords)
-}
-
-fn is_down(seen: &Seen) -> bool {
-    seen.down_since.is_some_and(|since| since.elapsed() < HOP_DOWN_FOR)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

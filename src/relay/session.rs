@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::mail::limits::{
@@ -51,6 +52,15 @@ pub enum HopFault {
         /// What is wrong with it.
         fault: ReplyFault,
     },
+    /// It offers less than the transaction needs.
+    #[error("it offers less than it did")]
+    OffersLess,
+    /// It says something that nobody asked: whatever it says next may answer something else.
+    #[error("{stage}: it says what nobody asked")]
+    OutOfStep {
+        /// What was being done.
+        stage: &'static str,
+    },
     /// It answered, and does not want to talk.
     #[error("{stage}: it says {} {}", .reply.code(), .reply.text())]
     Unwilling {
@@ -77,8 +87,12 @@ pub struct Session {
     pub barren: u32,
     /// Whether a RSET is due before the next MAIL.
     pub needs_reset: bool,
+    /// Whether it served before: the next hop may have closed it meanwhile.
+    pub is_kept: bool,
     /// When it was last used.
     pub used: Instant,
+    /// Its place among all connections, until it is closed.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Session {
@@ -88,6 +102,7 @@ impl Session {
         next_hop: &NextHop,
         hop: usize,
         hostname: &str,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, HopFault> {
         let connecting = connect.connect(&next_hop.endpoint);
         let stream = match timeout(CONNECT_DEADLINE, connecting).await {
@@ -109,7 +124,9 @@ impl Session {
             delivered: 0,
             barren: 0,
             needs_reset: false,
+            is_kept: false,
             used: Instant::now(),
+            place,
         };
         session.greet(hostname).await?;
         Ok(session)
@@ -169,6 +186,37 @@ impl Session {
         }
     }
 
+    /// Whether the next hop has said nothing but the replies that were read, as far as is known
+    /// here; if it has closed the connection, that is something too.
+    pub async fn is_quiet(&mut self) -> bool {
+        if !self.input.is_empty() {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            _ = self.stream.read_buf(&mut self.input) => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    /// Sends what was queued, unless the next hop has said something unasked.
+    pub async fn flush_in_step(&mut self, stage: &'static str) -> Result<(), HopFault> {
+        match self.is_quiet().await {
+            true => self.flush(stage).await,
+            false => Err(self.out_of_step(stage)),
+        }
+    }
+
+    /// What it did when it was not quiet.
+    pub fn out_of_step(&mut self, stage: &'static str) -> HopFault {
+        match self.replies.next(&mut self.input) {
+            Some(Ok(reply)) => HopFault::Unwilling { stage, reply },
+            Some(Err(fault)) => HopFault::Syntax { stage, fault },
+            None if self.input.is_empty() => HopFault::Closed { stage },
+            None => HopFault::OutOfStep { stage },
+        }
+    }
+
     /// The next reply, within `after`.
     pub async fn reply(&mut self, stage: &'static str, after: Duration) -> Result<Reply, HopFault> {
         match timeout(after, self.read_reply(stage)).await {
@@ -191,11 +239,20 @@ impl Session {
         }
     }
 
+    /// Closes the connection and gives its place free; nothing can be said any more.
+    pub fn close(&mut self) {
+        self.stream = Box::new(tokio::io::empty());
+        self.place = None;
+    }
+
     /// Says QUIT and closes; a next hop that does not listen is left alone.
     pub async fn quit(mut self) {
         self.queue("QUIT\r\n");
-        if self.flush("QUIT").await.is_ok() {
-            let _ = self.reply("QUIT", QUIT_DEADLINE).await;
-        }
+        let quitting = async {
+            if self.flush("QUIT").await.is_ok() {
+                let _ = self.read_reply("QUIT").await;
+            }
+        };
+        let _ = timeout(QUIT_DEADLINE, quitting).await;
     }
 }

@@ -15,7 +15,7 @@ use crate::mail::limits::{
 };
 use crate::mail::reply::{Reply, Severity};
 use crate::relay::RelayError;
-use crate::relay::pool::{Freshness, Pool};
+use crate::relay::pool::{Pool, Wanted};
 use crate::relay::session::{HopFault, Session};
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
@@ -28,6 +28,16 @@ struct Issued {
     reply: Option<Reply>,
 }
 
+/// What this session has yet to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Reset,
+    /// One of the lines of XFORWARD.
+    Xforward(usize),
+    /// One of the commands.
+    Command(usize),
+}
+
 /// A transaction before its final dot.
 pub struct Transaction {
     pool: Arc<Pool>,
@@ -38,7 +48,7 @@ pub struct Transaction {
     needs: Vec<Parameters>,
     /// MAIL, then each RCPT.
     commands: Vec<Issued>,
-    /// How many of them this session has answered.
+    /// How many of them this session has answered, or need not hear.
     answered: usize,
     /// How many replies the caller has seen.
     reported: usize,
@@ -59,7 +69,7 @@ impl Transaction {
         let needs: Vec<Parameters> =
             std::iter::once(&mail.parameters).chain(rcpt).cloned().collect();
         let permit = pool.permit().await?;
-        let session = pool.session(Freshness::Kept, &|keywords| lacks(&needs, keywords)).await?;
+        let session = pool.session(Wanted::Any, &|keywords| lacks(&needs, keywords)).await?;
         let line = mail_command(mail, added_bytes);
         Ok(Transaction {
             pool,
@@ -107,9 +117,9 @@ impl Transaction {
     /// Begins again for fewer recipients: RSET, MAIL, and these RCPTs. Gives the first refusal.
     pub async fn narrow(&mut self, recipients: &[&Recipient]) -> Result<Option<Reply>, RelayError> {
         self.commands.truncate(1);
-        self.forget_replies();
+        self.commands.iter_mut().for_each(|issued| issued.reply = None);
         self.session.needs_reset = true;
-        self.reported = 0;
+        (self.answered, self.reported, self.prefaced) = (0, 0, false);
         for recipient in recipients {
             self.rcpt(recipient);
         }
@@ -120,7 +130,7 @@ impl Transaction {
     /// Says DATA. `None`: the next hop waits for the content. `Some`: it refuses.
     pub async fn data(&mut self) -> Result<Option<Reply>, RelayError> {
         let reply = self.retrying(Upto::Data).await?;
-        Ok(reply.filter(|reply| reply.severity() != Severity::Intermediate))
+        Ok(reply.filter(|reply| reply.code() != 354))
     }
 
     /// Sends a piece of content; dots are stuffed here.
@@ -139,18 +149,12 @@ impl Transaction {
     ///
     /// An error here means that nobody knows whether the message was taken.
     pub async fn finish(mut self) -> Result<Vec<Reply>, RelayError> {
-        self.stuffer.end(self.session.output());
-        self.session.flush("final dot").await.map_err(|fault| self.lost(fault))?;
         let accepted = self.commands.iter().skip(1).filter(|issued| is_accepted(issued)).count();
         let expected = match self.session.protocol() {
             Protocol::Smtp => 1,
             Protocol::Lmtp => accepted,
         };
-        let mut replies = Vec::with_capacity(expected);
-        for _ in 0..expected {
-            let reply = self.session.reply("final dot", FINAL_DEADLINE).await;
-            replies.push(reply.map_err(|fault| self.lost(fault))?);
-        }
+        let replies = self.final_replies(expected).await.map_err(|fault| self.lost(fault))?;
         let delivered = replies.iter().any(Reply::is_positive);
         let leaving = replies.iter().any(|reply| reply.code() == 421);
         self.session.needs_reset = false;
@@ -172,6 +176,22 @@ impl Transaction {
         }
     }
 
+    async fn final_replies(&mut self, expected: usize) -> Result<Vec<Reply>, HopFault> {
+        self.session.flush("content").await?;
+        self.stuffer.end(self.session.output());
+        // Why looked at before: a yes that is there already is no answer to the final dot.
+        self.session.flush_in_step("content").await?;
+        let mut replies = Vec::with_capacity(expected);
+        for _ in 0..expected {
+            let reply = self.session.reply("final dot", FINAL_DEADLINE).await?;
+            if reply.severity() == Severity::Intermediate {
+                return Err(HopFault::Unwilling { stage: "final dot", reply });
+            }
+            replies.push(reply);
+        }
+        Ok(replies)
+    }
+
     /// Says what is due, once more on a fresh session when this one is lost.
     async fn retrying(&mut self, upto: Upto) -> Result<Option<Reply>, RelayError> {
         loop {
@@ -181,85 +201,114 @@ impl Transaction {
                 Err(fault) => {
                     tracing::debug!(hop = %self.hop(), %fault, "session lost before DATA");
                     self.retried = true;
-                    let needs = &self.needs;
-                    let lacks = |keywords: &Keywords| lacks(needs, keywords);
-                    self.session = self.pool.session(Freshness::Fresh, &lacks).await?;
-                    self.answered = 0;
-                    self.prefaced = false;
+                    self.replace_session().await?;
                 }
             }
         }
+    }
+
+    async fn replace_session(&mut self) -> Result<(), RelayError> {
+        let wanted = match self.session.is_kept {
+            true => Wanted::Fresh,
+            false => Wanted::FreshElsewhere(self.session.hop),
+        };
+        // Why first: its place is needed for the new one.
+        self.session.close();
+        let needs = &self.needs;
+        self.session = self.pool.session(wanted, &|keywords| lacks(needs, keywords)).await?;
+        self.answered = 0;
+        self.prefaced = false;
+        // What nobody has seen was not said.
+        self.commands.iter_mut().skip(self.reported).for_each(|issued| issued.reply = None);
+        Ok(())
     }
 
     async fn exchange(&mut self, upto: Upto) -> Result<Option<Reply>, HopFault> {
         if let Some(missing) = lacks(&self.needs, self.session.keywords()) {
             tracing::debug!(%missing, "the next hop offers less than this transaction needs");
-            return Err(HopFault::Closed { stage: "offers less" });
+            return Err(HopFault::OffersLess);
         }
-        self.preface().await?;
-        let window = match self.session.keywords().has("PIPELINING") {
-            true => PIPELINE_COMMANDS_MAX,
-            false => 1,
-        };
-        while self.answered < self.commands.len() {
-            let until = self.commands.len().min(self.answered.saturating_add(window));
-            for issued in self.commands.get(self.answered..until).unwrap_or_default() {
-                self.session.queue(&issued.line);
-            }
-            self.session.flush("commands").await?;
-            for issued in self.commands.get_mut(self.answered..until).unwrap_or_default() {
-                let reply = self.session.reply(issued.stage, COMMAND_DEADLINE).await?;
-                check(issued, &reply)?;
-                issued.reply.get_or_insert(reply);
-                self.answered += 1;
-            }
-        }
+        self.say_commands().await?;
         if upto == Upto::Commands {
             return Ok(None);
         }
         self.session.queue("DATA\r\n");
-        self.session.flush("DATA").await?;
+        self.session.flush_in_step("DATA").await?;
         let reply = self.session.reply("DATA", DATA_DEADLINE).await?;
         match reply.code() {
-            421 | 200..300 => Err(HopFault::Unwilling { stage: "DATA", reply }),
-            _ => Ok(Some(reply)),
+            354 | 400..=420 | 422.. => Ok(Some(reply)),
+            _ => Err(HopFault::Unwilling { stage: "DATA", reply }),
         }
     }
 
-    /// RSET if one is due, and XFORWARD, whose replies concern nobody else.
-    async fn preface(&mut self) -> Result<(), HopFault> {
-        if self.prefaced {
-            return Ok(());
-        }
-        let offered = self.session.keywords().value("XFORWARD").unwrap_or_default().to_owned();
-        let mut lines = xforward_commands(&self.client.xforward, &offered);
-        if self.session.needs_reset {
-            lines.insert(0, "RSET\r\n".to_owned());
-        }
-        let pipelining = self.session.keywords().has("PIPELINING");
-        let count = lines.len();
-        for (index, line) in lines.iter().enumerate() {
-            self.session.queue(line);
-            if !pipelining || index + 1 == count {
-                self.session.flush("RSET").await?;
-                let due = if pipelining { count } else { 1 };
-                for _ in 0..due {
-                    let reply = self.session.reply("RSET", COMMAND_DEADLINE).await?;
-                    if reply.code() == 421 {
-                        return Err(HopFault::Unwilling { stage: "RSET", reply });
-                    }
-                }
+    /// RSET if one is due, XFORWARD, MAIL, RCPT: together as far as the next hop takes them so.
+    async fn say_commands(&mut self) -> Result<(), HopFault> {
+        let offered = self.session.keywords().value("XFORWARD").unwrap_or_default();
+        let xforward = xforward_commands(&self.client.xforward, offered);
+        let due = self.due(xforward.len());
+        let window = match self.session.keywords().has("PIPELINING") {
+            true => PIPELINE_COMMANDS_MAX,
+            false => 1,
+        };
+        for batch in due.chunks(window) {
+            for step in batch {
+                let line = match step {
+                    Due::Reset => Some("RSET\r\n"),
+                    Due::Xforward(index) => xforward.get(*index).map(String::as_str),
+                    Due::Command(index) => self.commands.get(*index).map(|it| it.line.as_str()),
+                };
+                self.session.queue(line.unwrap_or_default());
+            }
+            self.session.flush_in_step("commands").await?;
+            for step in batch {
+                self.hear(*step).await?;
             }
         }
-        self.session.needs_reset = false;
         self.prefaced = true;
-        Ok(())
+        self.answered = self.commands.len();
+        match due.is_empty() || self.session.is_quiet().await {
+            true => Ok(()),
+            false => Err(self.session.out_of_step("commands")),
+        }
     }
 
-    fn forget_replies(&mut self) {
-        self.commands.iter_mut().for_each(|issued| issued.reply = None);
-        self.answered = 0;
-        self.prefaced = false;
+    /// Why a recipient that was refused is not said again: the client was told, and will send to
+    /// it again by itself.
+    fn due(&self, xforward: usize) -> Vec<Due> {
+        let reset = (!self.prefaced && self.session.needs_reset).then_some(Due::Reset);
+        let xforward = (0..xforward).filter(|_| !self.prefaced).map(Due::Xforward);
+        let commands = self.commands.iter().enumerate().skip(self.answered);
+        let commands = commands.filter(|(_, issued)| issued.reply.is_none() || is_accepted(issued));
+        reset.into_iter().chain(xforward).chain(commands.map(|(at, _)| Due::Command(at))).collect()
+    }
+
+    async fn hear(&mut self, step: Due) -> Result<(), HopFault> {
+        let issued = match step {
+            Due::Command(index) => self.commands.get_mut(index),
+            Due::Reset | Due::Xforward(_) => None,
+        };
+        let stage = match (&issued, step) {
+            (Some(issued), _) => issued.stage,
+            (None, Due::Reset) => "RSET",
+            (None, _) => "XFORWARD",
+        };
+        let reply = self.session.reply(stage, COMMAND_DEADLINE).await?;
+        // A command that was accepted on a lost session and is not on this one leaves no true
+        // answer but "later".
+        let changed = issued.as_ref().is_some_and(|issued| is_accepted(issued));
+        let needed = changed || step == Due::Reset;
+        match reply.code() {
+            421 | 300..400 => return Err(HopFault::Unwilling { stage, reply }),
+            400.. if needed => return Err(HopFault::Unwilling { stage, reply }),
+            _ => {}
+        }
+        if step == Due::Reset {
+            self.session.needs_reset = false;
+        }
+        if let Some(issued) = issued {
+            issued.reply.get_or_insert(reply);
+        }
+        Ok(())
     }
 
     fn lost(&self, fault: HopFault) -> RelayError {
@@ -272,16 +321,6 @@ impl Transaction {
 enum Upto {
     Commands,
     Data,
-}
-
-/// A 421 is a lost session. A command that was accepted on the lost session and is not on the
-/// fresh one leaves no true answer but "later".
-fn check(issued: &Issued, reply: &Reply) -> Result<(), HopFault> {
-    let changed = is_accepted(issued) && !reply.is_positive();
-    match reply.code() == 421 || changed {
-        true => Err(HopFault::Unwilling { stage: issued.stage, reply: reply.clone() }),
-        false => Ok(()),
-    }
 }
 
 fn is_accepted(issued: &Issued) -> bool {

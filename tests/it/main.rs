@@ -16,17 +16,21 @@ mod auth;
 mod captures;
 mod config;
 mod corpus;
+mod dialogues;
 mod disk;
 mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod evidence;
 mod hard;
+mod hop;
 mod house;
 mod licences;
 mod quarantine;
 mod records;
 #[path = "../support/schema.rs"]
 mod schema;
+mod relay;
+mod rig;
 mod speed;
 mod spf;
