@@ -45,7 +45,8 @@ enum State {
     Ready(Greeted),
     /// MAIL was given.
     Open(Greeted, Transaction),
-    /// MAIL was given, and then the next hop was lost: what belongs to it gets this reply.
+    /// MAIL was given in vain: the next hop refused it, or was lost. What belongs to it gets this
+    /// reply, and is no error of the client's: it was sent along.
     Lost(Greeted, Reply),
 }
 
@@ -132,7 +133,7 @@ impl Session {
 
     /// The next hop did not take MAIL: there is no transaction.
     pub fn mail_refused(&mut self) {
-        self.end_transaction();
+        self.transaction_lost(self.refusal(503, "5.5.1", "MAIL was refused"));
     }
 
     /// The next hop is lost. Recipients and DATA that were sent along with MAIL get the same
@@ -165,13 +166,17 @@ impl Session {
             },
             Err(fault) => self.refuse(500, "5.5.2", &fault.to_string()),
         };
-        let lost = matches!(self.state, State::Lost(..));
         match &step {
-            Step::Say(reply) if (500..=503).contains(&reply.code()) && !lost => {
+            Step::Say(reply) if (500..=503).contains(&reply.code()) && !self.is_dragged(reply) => {
                 self.count_fault(step)
             }
             _ => step,
         }
+    }
+
+    /// Whether a command only got this reply because of the one that it was sent along with.
+    fn is_dragged(&self, reply: &Reply) -> bool {
+        matches!(&self.state, State::Lost(_, said) if said == reply)
     }
 
     fn obey(&mut self, command: Command) -> Step {
@@ -309,7 +314,11 @@ impl Session {
     }
 
     fn refuse(&self, code: u16, enhanced: &str, text: &str) -> Step {
-        Step::Say(Reply::new(code, enhanced, &format!("{text} {}", self.id)))
+        Step::Say(self.refusal(code, enhanced, text))
+    }
+
+    fn refusal(&self, code: u16, enhanced: &str, text: &str) -> Reply {
+        Reply::new(code, enhanced, &format!("{text} {}", self.id))
     }
 
     fn refuse_fault(&self, fault: CommandFault) -> Step {
@@ -494,6 +503,20 @@ mod tests {
             ],
         );
         assert_eq!(codes, [451, 451, 451, 0, 0, 0]);
+    }
+
+    /// A large client sends a thousand recipients along; one refusal of MAIL is one refusal.
+    #[test]
+    fn what_was_sent_along_with_a_refused_mail_is_no_error_of_its_own() {
+        let mut session = session(Protocol::Smtp);
+        play(&mut session, &["EHLO c", "MAIL FROM:<a@x.example>"]);
+        session.mail_refused();
+        for _ in 0..COMMAND_FAULTS_MAX * 2 {
+            assert_eq!(play(&mut session, &["RCPT TO:<b@x.example>"]), [503]);
+        }
+        let lines = ["DATA", "FROB", "MAIL FROM:<a@x.example>", "RCPT TO:<b@x.example>", "DATA"];
+        assert_eq!(play(&mut session, &lines), [503, 500, 0, 0, 0]);
+        assert_eq!(session.faults, 1);
     }
 
     #[test]

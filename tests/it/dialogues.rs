@@ -153,7 +153,7 @@ impl Scene {
             let next_hop = self.hop.listen().await;
             let text = format!(
                 "{SITE}[outbound]\nlisten = [\"127.0.0.1:0\"]\nnext_hop = [\"{mark}{next_hop}\"]\n\
-                 {}\n[dns]\nservers = [\"127.0.0.1:9\"]\n{}\n",
+                 {}\n[dns]\nservers = [\"127.0.0.1:9\"]\ntimeout = \"100ms\"\n{}\n",
                 self.outbound.join("\n"),
                 self.toml.join("\n"),
             );
