@@ -142,14 +142,14 @@ impl Job<'_> {
         };
         self.acted.next_hop = Some(transaction.hop());
         match transaction.data().await {
-            Ok(None) => {}
+            Ok(None) => self.relay(&plan, &mut content, transaction).await,
             Ok(Some(refusal)) => {
                 transaction.leave();
-                return Err(self.refused_for_all(&plan, refusal));
+                self.refused(&mut plan, refusal)?;
+                self.suppress(&plan, &mut content).await
             }
-            Err(fault) => return Err(lost(&fault)),
+            Err(fault) => Err(lost(&fault)),
         }
-        self.relay(&plan, &mut content, transaction).await
     }
 
     fn line_ends_are_ambiguous(&mut self) {
@@ -214,14 +214,8 @@ impl Job<'_> {
             return Ok(Some(open));
         }
         let wanted: Vec<&Recipient> = wanted.iter().collect();
-        match open.narrow(&wanted).await {
-            Ok(None) => Ok(Some(open)),
-            Ok(Some(refusal)) => {
-                open.leave();
-                Err(self.refused_for_all(plan, refusal))
-            }
-            Err(fault) => Err(lost(&fault)),
-        }
+        let replies = open.narrow(&wanted).await.map_err(|fault| lost(&fault))?;
+        self.taken(open, replies, plan)
     }
 
     /// With the null reverse-path the next hop hears of the message only now.
@@ -237,34 +231,37 @@ impl Job<'_> {
         let mut transaction = begun.map_err(|fault| lost(&fault))?;
         wanted.iter().for_each(|recipient| transaction.rcpt(recipient));
         let replies = transaction.settle().await.map_err(|fault| lost(&fault))?;
+        self.taken(transaction, replies, plan)
+    }
+
+    /// What the next hop's replies to MAIL and each RCPT make of the plan. `None`: nobody is left
+    /// who gets it.
+    fn taken(
+        &mut self,
+        transaction: Transaction,
+        replies: Vec<Reply>,
+        plan: &mut Plan,
+    ) -> Result<Option<Transaction>, Stop> {
         self.acted.next_hop = Some(transaction.hop());
         let mut replies = replies.into_iter();
         if let Some(refusal) = replies.next().filter(|mail| !mail.is_positive()) {
             transaction.leave();
-            return Err(self.refused_for_all(plan, refusal));
+            return self.refused(plan, refusal).map(|()| None);
         }
         let answered: Vec<(usize, Reply)> = plan.deliver.iter().copied().zip(replies).collect();
         let (accepted, refused): (Vec<_>, Vec<_>) =
             answered.into_iter().partition(|(_, reply)| reply.is_positive());
         plan.deliver = accepted.iter().map(|(index, _)| *index).collect();
-        if refused.is_empty() {
+        let kept = self.some_refused(plan, refused);
+        if kept.is_ok() && !plan.deliver.is_empty() {
             return Ok(Some(transaction));
         }
-        let kept = self.some_refused(plan, refused);
-        match kept {
-            Ok(()) if !plan.deliver.is_empty() => Ok(Some(transaction)),
-            Ok(()) => {
-                transaction.leave();
-                Ok(None)
-            }
-            Err(stop) => {
-                transaction.leave();
-                Err(stop)
-            }
-        }
+        transaction.leave();
+        kept.map(|()| None)
     }
 
-    /// The next hop refused some recipients of a message with the null reverse-path.
+    /// The next hop refused some recipients, of which it had heard before only if there is a
+    /// reverse-path.
     fn some_refused(&mut self, plan: &mut Plan, refused: Vec<(usize, Reply)>) -> Result<(), Stop> {
         let lmtp = self.acted.protocol == Protocol::Lmtp;
         let alone = plan.deliver.is_empty() && plan.hold.is_empty() && plan.discard.is_empty();
@@ -274,8 +271,9 @@ impl Job<'_> {
             }
             return Ok(());
         }
-        if let Some((_, later)) = refused.iter().find(|(_, reply)| reply.code() < 500) {
-            return Err(Outcome::Deferred(Words::NextHop(later.clone())));
+        let null = self.acted.envelope.reverse_path().is_null();
+        if let Some((_, later)) = refused.iter().find(|(_, reply)| reply.code() < 500 || !null) {
+            return Err(self.refused_for_all(plan, later.clone()));
         }
         for (index, reply) in refused {
             if let Some(decision) = self.acted.decisions.get_mut(index) {
@@ -429,12 +427,23 @@ impl Job<'_> {
         }
     }
 
-    /// The next hop refused the message. If some copies were to be held, the client must come
-    /// again for all: a 5xx would make it bounce those too.
+    /// The next hop refused everybody who was to get it. With LMTP that is said to them alone, and
+    /// what is to be held for others is held.
+    fn refused(&mut self, plan: &mut Plan, refusal: Reply) -> Result<(), Stop> {
+        if self.acted.protocol == Protocol::Smtp {
+            return Err(self.refused_for_all(plan, refusal));
+        }
+        for index in std::mem::take(&mut plan.deliver) {
+            self.know(index, Outcome::refusal(refusal.clone()));
+        }
+        Ok(())
+    }
+
+    /// The one reply of SMTP when the next hop refuses. If some copies were to be held, the client
+    /// must come again for all: a 5xx would make it bounce those too.
     fn refused_for_all(&self, plan: &Plan, refusal: Reply) -> Stop {
         let alone = plan.hold.is_empty() && plan.discard.is_empty();
-        let smtp = self.acted.protocol == Protocol::Smtp;
-        match refusal.code() >= 500 && !alone && smtp {
+        match refusal.code() >= 500 && !alone {
             true => Outcome::later(
                 "4.3.0",
                 format!("the next hop refuses one recipient's copy: {}", refusal.text()),

@@ -115,6 +115,7 @@ impl Job<'_> {
             let id = sealed.commit().await.map_err(|fault| self.not_held(&fault))?;
             self.know_held(indices, id);
         }
+        self.know_discarded(&plan.discard);
         Ok(())
     }
 

@@ -114,8 +114,9 @@ impl Transaction {
         Ok(replies)
     }
 
-    /// Begins again for fewer recipients: RSET, MAIL, and these RCPTs. Gives the first refusal.
-    pub async fn narrow(&mut self, recipients: &[&Recipient]) -> Result<Option<Reply>, RelayError> {
+    /// Begins again for fewer recipients: RSET, MAIL, and these RCPTs. Gives the replies to
+    /// MAIL and RCPT.
+    pub async fn narrow(&mut self, recipients: &[&Recipient]) -> Result<Vec<Reply>, RelayError> {
         self.commands.truncate(1);
         self.commands.iter_mut().for_each(|issued| issued.reply = None);
         self.session.needs_reset = true;
@@ -123,8 +124,7 @@ impl Transaction {
         for recipient in recipients {
             self.rcpt(recipient);
         }
-        let replies = self.settle().await?;
-        Ok(replies.into_iter().find(|reply| !reply.is_positive()))
+        self.settle().await
     }
 
     /// Says DATA. `None`: the next hop waits for the content. `Some`: it refuses.
