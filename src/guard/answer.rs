@@ -45,7 +45,7 @@ pub fn reply(outcome: &Outcome, unrecorded: Option<&Error>, event: Ulid) -> Opti
         // Why: law 1. Without its record on disk a suppression did not happen; held twice is
         // better than held and forgotten.
         Outcome::Held { .. } | Outcome::Discarded { .. } if unrecorded.is_some() => {
-            Reply::new(451, "4.3.0", &format!("the audit log cannot be written {event}"))
+            Reply::with_id(451, "4.3.0", "the audit log cannot be written", &event.to_string())
         }
         Outcome::Held { reason, .. } | Outcome::Discarded { reason } => {
             Reply::new(250, "2.0.0", &format!("suppressed {event} {reason}"))
@@ -53,7 +53,7 @@ pub fn reply(outcome: &Outcome, unrecorded: Option<&Error>, event: Ulid) -> Opti
         Outcome::Deferred(words) | Outcome::Refused(words) => match words {
             Words::NextHop(reply) => reply.clone(),
             Words::Ours(code, enhanced, text) => {
-                Reply::new(*code, enhanced, &format!("{text} {event}"))
+                Reply::with_id(*code, enhanced, text, &event.to_string())
             }
         },
         Outcome::Unanswered => return None,

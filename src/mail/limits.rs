@@ -23,6 +23,9 @@ pub const REPLY_LINE_BYTES_MAX: usize = 4096;
 /// Lines of one reply of a next hop; EHLO replies have about fifteen.
 pub const REPLY_LINES_MAX: usize = 128;
 
+/// Bytes of one reply line of ours with its CRLF (RFC 5321 §4.5.3.1.5).
+pub const OWN_REPLY_BYTES_MAX: usize = 512;
+
 /// ESMTP parameters of one command.
 pub const PARAMETERS_MAX: usize = 32;
 

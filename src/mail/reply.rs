@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::mail::limits::OWN_REPLY_BYTES_MAX;
 use crate::mail::shown::Shown;
 
 /// What an SMTP server answers to a command, with the bytes as they stand on the wire.
@@ -37,6 +38,20 @@ impl Reply {
         let text = Shown::new(text);
         let space = if enhanced.is_empty() { "" } else { " " };
         Reply { code, wire: Bytes::from(format!("{code} {enhanced}{space}{text}\r\n")) }
+    }
+
+    /// A reply of ours that ends with an id, by which a line of the client's log finds ours:
+    /// `451 4.4.1 text ID`.
+    ///
+    /// `text` may hold what a peer said. Why it is cut: the id must stay within the line
+    /// (RFC 5321 §4.5.3.1.5). Why only ASCII: the client may know no other (RFC 6531 §3.7.4.2).
+    pub fn with_id(code: u16, enhanced: &str, text: &str, id: &str) -> Reply {
+        let head = format!("{code} {enhanced} ");
+        let free = OWN_REPLY_BYTES_MAX.saturating_sub(head.len() + id.len() + " \r\n".len());
+        let text = Shown::new(text).into_string();
+        let text = text.chars().map(|c| if c.is_ascii() { c } else { '?' });
+        let text: String = text.take(free).collect();
+        Reply { code, wire: Bytes::from(format!("{head}{text} {id}\r\n")) }
     }
 
     /// A reply of ours on several lines, as EHLO's; `lines` must be ours and must not be empty.
@@ -116,6 +131,18 @@ mod tests {
         let reply = Reply::lines(250, &["mx.example", "SIZE 10"]);
         assert_eq!(&reply.wire()[..], b"250-mx.example\r\n250 SIZE 10\r\n");
         assert_eq!(reply.enhanced(), None);
+    }
+
+    #[test]
+    fn the_id_stands_at_the_end_whatever_a_peer_said() {
+        let reply = Reply::with_id(451, "4.4.1", "gr\u{fc}\u{df}e\r\n250 ok", "01J");
+        assert_eq!(&reply.wire()[..], b"451 4.4.1 gr??e\\u{d}\\u{a}250 ok 01J\r\n");
+        for length in [0, 400, 480, 500, 600, 100_000] {
+            let reply = Reply::with_id(451, "4.4.1", &"\u{1b}x".repeat(length), "01J");
+            assert!(
+                reply.wire().len() <= OWN_REPLY_BYTES_MAX && reply.wire().ends_with(b" 01J\r\n")
+            );
+        }
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     }
 
     async fn refuse_greeting(&mut self, fault: &RelayError) {
-        let text = format!("{fault} {}", self.session_id);
-        self.say(&Reply::new(421, "4.3.2", &text));
+        let id = self.session_id.to_string();
+        self.say(&Reply::with_id(421, "4.3.2", &fault.to_string(), &id));
         let _ = self.flush().await;
     }
 
@@ -198,8 +198,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     }
 
     async fn say_stopping(&mut self) -> Result<(), Gone> {
-        let text = format!("shutting down, come back {}", self.session_id);
-        self.say(&Reply::new(421, "4.3.2", &text));
+        let id = self.session_id.to_string();
+        self.say(&Reply::with_id(421, "4.3.2", "shutting down, come back", &id));
         self.flush().await
     }
 
@@ -234,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         let event = self.front.guard.new_id();
         if mail.path.is_null() {
             self.open = Some(Open { event, next_hop: None });
-            self.say(&Reply::new(250, "2.1.0", "Ok"));
+            self.say(&Reply::with_id(250, "2.1.0", "Ok", &event.to_string()));
             return;
         }
         let relay = self.front.guard.relay();
@@ -244,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                 self.pending.push(Pending::Mail);
             }
             Err(fault) => {
-                let reply = Reply::new(451, "4.4.1", &format!("{fault} {event}"));
+                let (text, event) = (fault.to_string(), event.to_string());
+                let reply = Reply::with_id(451, "4.4.1", &text, &event);
                 self.session.transaction_lost(reply.clone());
                 self.say(&reply);
             }
@@ -252,14 +253,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     }
 
     fn rcpt(&mut self, recipient: Recipient) {
-        match self.open.as_mut().and_then(|open| open.next_hop.as_mut()) {
+        let Some(open) = &mut self.open else { return self.nothing_is_open() };
+        match &mut open.next_hop {
             Some(transaction) => {
                 transaction.rcpt(&recipient);
                 self.pending.push(Pending::Rcpt(recipient));
             }
             None => {
+                let event = open.event.to_string();
                 self.session.recipient_accepted(recipient);
-                self.say(&Reply::new(250, "2.1.5", "Ok"));
+                self.say(&Reply::with_id(250, "2.1.5", "Ok", &event));
             }
         }
     }
@@ -275,7 +278,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         let replies = match transaction.settle().await {
             Ok(replies) => replies,
             Err(fault) => {
-                let reply = Reply::new(451, "4.4.2", &format!("{fault} {}", open.event));
+                let (text, event) = (fault.to_string(), open.event.to_string());
+                let reply = Reply::with_id(451, "4.4.2", &text, &event);
                 pending.iter().for_each(|_| self.say(&reply));
                 self.session.transaction_lost(reply);
                 return;
@@ -299,6 +303,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         }
     }
 
+    /// The session knows a transaction that is not there: never, but a client must not wait for
+    /// ever if it ever is so.
+    fn nothing_is_open(&mut self) {
+        let id = self.session_id.to_string();
+        let reply = Reply::with_id(451, "4.3.0", "the transaction was lost", &id);
+        self.session.transaction_lost(reply.clone());
+        self.say(&reply);
+    }
+
     fn leave_next_hop(&mut self) {
         if let Some(transaction) = self.open.take().and_then(|open| open.next_hop) {
             transaction.leave();
@@ -309,6 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     async fn data(&mut self) -> Result<(), Gone> {
         let (Some(open), Some((mail, recipients))) = (self.open.take(), self.session.transaction())
         else {
+            self.nothing_is_open();
             return Ok(());
         };
         let envelope =
@@ -317,8 +331,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         let share = u32::try_from(share).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.front.budget_kib);
         let Ok(Ok(_share)) = timeout(BUDGET_WAIT_MAX, budget.acquire_many(share)).await else {
-            let text = format!("too many messages in flight {}", open.event);
-            self.say(&Reply::new(452, "4.3.1", &text));
+            let event = open.event.to_string();
+            self.say(&Reply::with_id(452, "4.3.1", "too many messages in flight", &event));
             if let Some(transaction) = open.next_hop {
                 transaction.leave();
             }

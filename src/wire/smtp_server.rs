@@ -318,7 +318,7 @@ impl Session {
     }
 
     fn refusal(&self, code: u16, enhanced: &str, text: &str) -> Reply {
-        Reply::new(code, enhanced, &format!("{text} {}", self.id))
+        Reply::with_id(code, enhanced, text, &self.id)
     }
 
     fn refuse_fault(&self, fault: CommandFault) -> Step {
@@ -330,7 +330,7 @@ impl Session {
     fn count_fault(&mut self, step: Step) -> Step {
         self.faults += 1;
         match self.faults > COMMAND_FAULTS_MAX {
-            true => Step::Close(Reply::new(421, "4.7.0", &format!("too many errors {}", self.id))),
+            true => Step::Close(self.refusal(421, "4.7.0", "too many errors")),
             false => step,
         }
     }
