@@ -371,6 +371,10 @@ const _: () = assert!(TRACE_RECIPIENTS_MAX * 20 + 1024 <= TRACE_LINES_BYTES_MAX)
 /// Bytes reserved for the commands of one client at once.
 pub const COMMAND_BUFFER_BYTES: usize = 4096;
 
+/// Connections that are told at once that they may not come in; each is held `QUIT_DEADLINE` at
+/// most.
+pub const REFUSALS_MAX: usize = 256;
+
 /// Recipients sent on to the next hop before their replies are passed back.
 pub const PENDING_REPLIES_MAX: usize = 500;
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::timeout;
 
@@ -92,20 +92,24 @@ impl Peer {
 
     /// Says one line and closes.
     pub async fn refuse(self, line: &'static str) {
-        let saying = async {
-            match self {
-                Peer::Tcp(mut stream, _) => {
-                    stream.write_all(line.as_bytes()).await?;
-                    stream.shutdown().await
-                }
-                Peer::Unix(mut stream) => {
-                    stream.write_all(line.as_bytes()).await?;
-                    stream.shutdown().await
-                }
-            }
+        let _ = match self {
+            Peer::Tcp(stream, _) => timeout(QUIT_DEADLINE, say_and_close(stream, line)).await,
+            Peer::Unix(stream) => timeout(QUIT_DEADLINE, say_and_close(stream, line)).await,
         };
-        let _ = timeout(QUIT_DEADLINE, saying).await;
     }
+}
+
+/// Why what still comes is read: closing with unread bytes would reset the connection, and the
+/// client would lose the reply.
+async fn say_and_close(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    line: &'static str,
+) -> io::Result<()> {
+    stream.write_all(line.as_bytes()).await?;
+    stream.shutdown().await?;
+    let mut dropped = [0; 512];
+    while stream.read(&mut dropped).await? > 0 {}
+    Ok(())
 }
 
 impl Drop for Listener {

@@ -27,7 +27,7 @@ use crate::config::{self, Config, Outbound};
 use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
-use crate::mail::limits::{ACCEPT_PAUSE, EXPIRE_EVERY, TIDY_EVERY};
+use crate::mail::limits::{ACCEPT_PAUSE, EXPIRE_EVERY, REFUSALS_MAX, TIDY_EVERY};
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
@@ -83,6 +83,8 @@ struct Shared {
     outbound: Outbound,
     front: Arc<Front>,
     sessions: Arc<Semaphore>,
+    /// Those who are told that they may not come in.
+    refusals: Arc<Semaphore>,
     stopping: watch::Sender<Stopping>,
 }
 
@@ -156,6 +158,7 @@ impl Server {
             self;
         let shared = Arc::new(Shared {
             sessions,
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             outbound: outbound.clone(),
             front,
             stopping: stopping.clone(),
@@ -295,12 +298,10 @@ fn admit(peer: Peer, shared: &Arc<Shared>) {
     });
     if !allowed {
         warn!(client = ?peer.ip(), "not in `outbound.allow_clients`: 554");
-        tokio::spawn(peer.refuse("554 5.7.1 you may not speak to this guard\r\n"));
-        return;
+        return refuse(peer, shared, "554 5.7.1 you may not speak to this guard\r\n");
     }
     let Ok(place) = Arc::clone(&shared.sessions).try_acquire_owned() else {
-        tokio::spawn(peer.refuse("421 4.3.2 too many sessions, come back later\r\n"));
-        return;
+        return refuse(peer, shared, "421 4.3.2 too many sessions, come back later\r\n");
     };
     tokio::spawn(async move {
         let ip = peer.ip();
@@ -310,6 +311,16 @@ fn admit(peer: Peer, shared: &Arc<Shared>) {
         }
         drop(place);
     });
+}
+
+/// Past the bound the connection is just closed.
+fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
+    if let Ok(place) = Arc::clone(&shared.refusals).try_acquire_owned() {
+        tokio::spawn(async move {
+            peer.refuse(line).await;
+            drop(place);
+        });
+    }
 }
 
 /// What is done now and then: idle sessions end, old held messages go.

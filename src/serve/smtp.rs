@@ -21,10 +21,9 @@ use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
 use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient};
 use crate::mail::limits::{
     BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
-    NETWORK_BUFFER_BYTES, PENDING_REPLIES_MAX, TRACE_LINES_BYTES_MAX,
+    NETWORK_BUFFER_BYTES, PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
 };
 use crate::mail::reply::Reply;
-use crate::relay::RelayError;
 use crate::relay::transaction::Transaction;
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
@@ -140,27 +139,41 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             pending: Vec::new(),
         };
         if let Err(fault) = offer {
-            conversation.refuse_greeting(&fault).await;
-            return;
+            return conversation.farewell("4.3.2", &fault.to_string()).await;
         }
         let mut now = stopping.clone();
         let served = tokio::select! {
             served = conversation.run(&mut stopping) => served,
             _ = now.wait_for(|stage| *stage == Stopping::Now) => Ok(()),
         };
-        let ended = match served {
-            Ok(()) => conversation.say_stopping().await,
-            Err(gone) => Err(gone),
-        };
-        if let Err(gone) = ended {
-            debug!(session = %conversation.session_id, %gone, "conversation ended");
+        match served {
+            Ok(()) => conversation.farewell("4.3.2", "shutting down, come back").await,
+            Err(gone) => {
+                debug!(session = %conversation.session_id, %gone, "conversation ended");
+                if let Gone::Deadline = gone {
+                    conversation.farewell("4.4.2", &gone.to_string()).await;
+                }
+            }
         }
     }
 
-    async fn refuse_greeting(&mut self, fault: &RelayError) {
+    /// Says 421 and closes.
+    ///
+    /// Why what still comes is read and dropped: closing with unread bytes would reset the
+    /// connection, and the client would lose the reply.
+    async fn farewell(mut self, enhanced: &str, text: &str) {
         let id = self.session_id.to_string();
-        self.say(&Reply::with_id(421, "4.3.2", &fault.to_string(), &id));
-        let _ = self.flush().await;
+        self.say(&Reply::with_id(421, enhanced, text, &id));
+        let leaving = async {
+            self.flush().await?;
+            self.stream.shutdown().await?;
+            self.input.clear();
+            while self.stream.read_buf(&mut self.input).await? > 0 {
+                self.input.clear();
+            }
+            Ok::<(), Gone>(())
+        };
+        let _ = timeout(QUIT_DEADLINE, leaving).await;
     }
 
     /// Serves until the client says QUIT (then nothing is left to say) or the server drains.
@@ -183,6 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                     self.say(&reply);
                 }
                 Step::Close(reply) => {
+                    self.settle().await;
                     self.leave_next_hop();
                     self.say(&reply);
                     self.flush().await?;
@@ -195,12 +209,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                 Step::Data => Box::pin(self.data()).await?,
             }
         }
-    }
-
-    async fn say_stopping(&mut self) -> Result<(), Gone> {
-        let id = self.session_id.to_string();
-        self.say(&Reply::with_id(421, "4.3.2", "shutting down, come back", &id));
-        self.flush().await
     }
 
     /// The next command line; before waiting for one, everything owed is answered. `None`: the
@@ -347,6 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             reader: ContentReader::default(),
             bare_line_end: self.front.bare_line_end,
             ended: false,
+            gone: None,
         };
         let (first, line_ends) = content.first(self.front.inspect_max).await?;
         let incoming = Incoming {
@@ -385,12 +394,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             return Ok(());
         }
         let writing = async {
-            self.stream.write_all(&self.output).await?;
+            // Why not write_all: cut short by the server's stop, what was written is not said again.
+            self.stream.write_all_buf(&mut self.output).await?;
             self.stream.flush().await
         };
-        timeout(CONTENT_DEADLINE, writing).await.map_err(|_| Gone::Deadline)??;
-        self.output.clear();
-        Ok(())
+        Ok(timeout(CONTENT_DEADLINE, writing).await.map_err(|_| Gone::Deadline)??)
     }
 }
 
@@ -410,6 +418,8 @@ struct Arriving<'a, S> {
     reader: ContentReader,
     bare_line_end: BareLineEnd,
     ended: bool,
+    /// Why there is no more to come, until somebody is told.
+    gone: Option<Gone>,
 }
 
 impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
@@ -454,6 +464,9 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
 
     /// Reads what is left: a reply before the end of the message would be taken for another's.
     async fn drain(&mut self) -> Result<(), Gone> {
+        if let Some(gone) = self.gone.take() {
+            return Err(gone);
+        }
         while self.next_content().await?.is_some() {}
         Ok(())
     }
@@ -466,7 +479,11 @@ impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
             Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds),
             Ok(Some(Content::End)) if self.is_refused_bare() => Err(RestFault::LineEnds),
             Ok(Some(Content::End) | None) => Ok(None),
-            Err(gone) => Err(RestFault::Gone(gone.to_string())),
+            Err(gone) => {
+                let text = gone.to_string();
+                self.gone = Some(gone);
+                Err(RestFault::Gone(text))
+            }
         }
     }
 

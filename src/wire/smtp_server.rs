@@ -253,23 +253,24 @@ impl Session {
     }
 
     fn rcpt_given(&mut self, recipient: Recipient) -> Step {
-        let (greeted, transaction) = match &self.state {
-            State::Open(greeted, transaction) => (greeted, transaction),
+        // Why before MAIL's fate is looked at: of a recipient that was sent along it is not known
+        // yet, and pipelining must change no reply.
+        if let State::Open(greeted, _) | State::Lost(greeted, _) = &self.state
+            && let Some(step) = self.refused_parameters(&recipient.parameters, greeted)
+        {
+            return step;
+        }
+        let transaction = match &self.state {
+            State::Open(_, transaction) => transaction,
             State::Lost(_, reply) => return Step::Say(reply.clone()),
             State::New | State::Ready(_) => {
                 return self.refuse(503, "5.5.1", "RCPT needs MAIL first");
             }
         };
-        let utf8 = transaction.mail.parameters.has("SMTPUTF8");
-        let full = transaction.recipients.len() >= RECIPIENTS_MAX;
-        let greeted = greeted.clone();
-        if full {
+        if transaction.recipients.len() >= RECIPIENTS_MAX {
             return self.refuse(452, "4.5.3", "too many recipients: send the rest separately");
         }
-        if let Some(step) = self.refused_parameters(&recipient.parameters, &greeted) {
-            return step;
-        }
-        if !utf8 && !recipient.path_text.is_ascii() {
+        if !transaction.mail.parameters.has("SMTPUTF8") && !recipient.path_text.is_ascii() {
             return self.refuse(553, "5.6.7", "an address with UTF-8 needs SMTPUTF8");
         }
         Step::Rcpt(recipient)
@@ -299,7 +300,7 @@ impl Session {
         Step::Say(Reply::new(250, "2.0.0", "Ok"))
     }
 
-    fn refused_parameters(&mut self, parameters: &Parameters, greeted: &Greeted) -> Option<Step> {
+    fn refused_parameters(&self, parameters: &Parameters, greeted: &Greeted) -> Option<Step> {
         if !greeted.extended && !parameters.is_empty() {
             return Some(self.refuse(555, "5.5.4", "parameters need EHLO"));
         }

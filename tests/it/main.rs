@@ -23,6 +23,7 @@ mod dkim;
 mod dns;
 mod evidence;
 mod hard;
+mod front;
 mod hop;
 mod house;
 mod licences;

@@ -1,6 +1,7 @@
 //! The guard put together for tests: the real front, path, relay, log and quarantine over
 //! connections and a disk in memory, with answers of DNS that a test thinks up; and a client.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,17 +10,21 @@ use replyguard::audit::Trail;
 use replyguard::audit::disk::Disk;
 use replyguard::audit::held::HeldId;
 use replyguard::audit::quarantine::Quarantine;
+use replyguard::auth::dkim::{DkimReport, Prepared};
+use replyguard::auth::spf::SpfOutcome;
 use replyguard::config::{Config, World};
 use replyguard::guard::Guard;
 use replyguard::guard::clock::Clock;
 use replyguard::guard::evidence::{Asking, Facts};
 use replyguard::guard::inquiry::{InForce, Inquiry};
 use replyguard::judge::evidence::{
-    Alignment, DmarcFacts, DmarcPolicy, DmarcRecord, DomainFacts, Gap, GapCause, Receives,
+    Alignment, AuthResult, DmarcFacts, DmarcPolicy, DmarcRecord, DomainFacts, Gap, GapCause,
+    Receives, SpfScope,
 };
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::trace::TraceKey;
-use replyguard::mail::address::Domain;
+use replyguard::mail::address::{Address, Domain, ReversePath};
+use replyguard::mail::author::Author;
 use replyguard::mail::time::Timestamp;
 use replyguard::relay::Relay;
 use replyguard::relay::connect::Connect;
@@ -64,7 +69,7 @@ pub fn config(text: &str, state_dir: &Path) -> Config {
 pub struct ThoughtUp;
 
 impl Facts for ThoughtUp {
-    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a> {
+    fn ask<'a>(&'a self, domain: &'a Domain) -> Asking<'a, DomainFacts> {
         let name = domain.as_str();
         let record = (name == "bank.example").then(|| DmarcRecord {
             published_at: domain.clone(),
@@ -83,6 +88,28 @@ impl Facts for ThoughtUp {
             _ => DomainFacts { dmarc: Ok(dmarc), receives: Ok(receives) },
         };
         Box::pin(async move { facts })
+    }
+
+    fn spf<'a>(&'a self, _: IpAddr, _: &'a str, path: &'a ReversePath) -> Asking<'a, SpfOutcome> {
+        let outcome = SpfOutcome {
+            result: AuthResult::None,
+            scope: SpfScope::MailFrom,
+            domain: path
+                .address()
+                .and_then(Address::domain)
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            matched: None,
+            reason: None,
+            is_guessed: false,
+        };
+        Box::pin(async move { outcome })
+    }
+
+    fn dkim(&self, _: Prepared) -> Asking<'_, DkimReport> {
+        let author = Author { mailboxes: Vec::new(), sign: None };
+        let report = DkimReport { signatures: Vec::new(), signatures_left_out: 0, author };
+        Box::pin(async move { report })
     }
 }
 
@@ -144,7 +171,12 @@ impl Rig {
 
     /// A client that has connected and heard nothing yet.
     pub fn connect(&self) -> Client<DuplexStream> {
-        let (ours, theirs) = duplex(64 * 1024);
+        self.connect_through(64 * 1024)
+    }
+
+    /// The same through a connection that takes so many bytes ahead.
+    pub fn connect_through(&self, bytes: usize) -> Client<DuplexStream> {
+        let (ours, theirs) = duplex(bytes);
         let ip = Some("127.0.0.1".parse().unwrap());
         let serving =
             Conversation::serve(Arc::clone(&self.front), theirs, ip, self.stopping.subscribe());
@@ -162,6 +194,16 @@ impl Rig {
         };
         assert_eq!(client.ask(hello).await.code(), 250);
         client
+    }
+
+    /// How far the stop of the server has come.
+    pub fn stop(&self, stage: Stopping) {
+        self.stopping.send_replace(stage);
+    }
+
+    /// The bytes of everything that is held.
+    pub async fn held(&self) -> Vec<(HeldId, Vec<u8>)> {
+        held(self.guard().quarantine()).await
     }
 }
 
