@@ -8,6 +8,7 @@ pub mod keys;
 pub mod lists;
 pub mod sections;
 pub mod show;
+pub mod tap;
 pub mod values;
 pub mod words;
 
@@ -21,6 +22,7 @@ use crate::audit;
 use crate::auth;
 use crate::config::file::{Fault, Section, Source};
 use crate::config::keys::{State, key};
+use crate::config::tap::Tap;
 use crate::judge::lists::Entry;
 use crate::judge::policy::{Mode, Policy};
 use crate::mail::shown::Shown;
@@ -39,6 +41,8 @@ pub struct Config {
     pub outbound: Outbound,
     /// The proxy's back.
     pub relay: relay::Settings,
+    /// The taps.
+    pub tap: Tap,
     /// DNS.
     pub auth: auth::Settings,
     /// The rules, lists included.

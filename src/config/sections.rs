@@ -13,6 +13,7 @@ use crate::audit::{self, OnFailure};
 use crate::auth;
 use crate::config::file::{Section, Source, Written};
 use crate::config::lists::{self, Kind, WrittenEntry};
+use crate::config::tap::tap;
 use crate::config::words::{
     absolute, action, class, host_name, keyword, loopback, mode, network, pattern, rate, sink,
     verdict,
@@ -44,7 +45,7 @@ pub fn config(
     let state_dir = root.value(source, "state_dir", |text| absolute(text, folder));
     let state_dir = state_dir.map_or_else(|| world.state_dir.clone(), |written| written.value);
     let (outbound, relay) = outbound(root, source, &hostname);
-    let trusted_relays = tap(root, source);
+    let (tap, trusted_relays) = tap(root, source);
     let (mut site, networks, none) = local(root, source, folder, &hostname);
     overlap(source, &networks, &trusted_relays);
     site.trusted_relays = trusted_relays.into_iter().map(|written| written.value).collect();
@@ -78,6 +79,7 @@ pub fn config(
         state_dir,
         outbound,
         relay,
+        tap,
         auth,
         policy,
         loop_site,
@@ -193,26 +195,6 @@ fn check_next_hops(
             );
         }
     }
-}
-
-fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> Vec<Written<IpNet>> {
-    let mut section = root.section(source, "tap");
-    let relays = section.list(source, "trusted_relays", network).unwrap_or_default();
-    section.duration(source, "wait", Duration::ZERO..=SECOND * 60);
-    section.size(source, "inspect_max", 64 << 10..=1 << 30);
-    for (name, next_hop) in [("milter", false), ("smtp", true), ("http", false)] {
-        let mut inner = section.section(source, name);
-        let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
-        for endpoint in listen.unwrap_or_default() {
-            source.fault(endpoint.at, "this version has no tap yet: take the listener out");
-        }
-        if next_hop {
-            inner.list(source, "next_hop", |text| Ok(NextHop::parse(text)?));
-        }
-        inner.end(source);
-    }
-    section.end(source);
-    relays
 }
 
 /// What is ours; own networks with their places; whether there are no domains of ours.

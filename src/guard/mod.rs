@@ -16,8 +16,11 @@ pub mod outcome;
 pub mod plan;
 pub mod record;
 pub mod reverify;
+pub mod stamp;
+pub mod tap;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -95,7 +98,7 @@ pub enum RestFault {
 
 /// The guard.
 pub struct Guard {
-    inquiry: Inquiry,
+    inquiry: Arc<Inquiry>,
     relay: Relay,
     trail: Trail,
     quarantine: Quarantine,
@@ -107,7 +110,7 @@ pub struct Guard {
 impl Guard {
     /// A guard of these parts. `hostname` is our own name.
     pub fn new(
-        inquiry: Inquiry,
+        inquiry: Arc<Inquiry>,
         relay: Relay,
         trail: Trail,
         quarantine: Quarantine,
@@ -153,7 +156,7 @@ impl Guard {
     }
 
     /// Stations 3 to 7, and the policy in force.
-    pub fn inquiry(&self) -> &Inquiry {
+    pub fn inquiry(&self) -> &Arc<Inquiry> {
         &self.inquiry
     }
 

@@ -264,8 +264,9 @@ fn findings(
     if spf.is_none() && !has_asked {
         return None;
     }
+    let path = original.return_path.as_ref();
     let spf: Vec<SpfFinding> =
-        spf.iter().map(|(ip, outcome)| spf_finding(original, *ip, outcome)).collect();
+        spf.iter().map(|(ip, outcome)| spf_finding(path, *ip, outcome)).collect();
     let (dkim, author_sign) = match dkim {
         Signatures::Missing => (Vec::new(), None),
         Signatures::Late => (vec![late()], None),
@@ -300,10 +301,11 @@ fn late() -> DkimFinding {
     }
 }
 
-fn spf_finding(original: &Original, ip: IpAddr, outcome: &SpfOutcome) -> SpfFinding {
+/// What SPF says of a client and a reverse-path, as a finding.
+pub fn spf_finding(path: Option<&ReversePath>, ip: IpAddr, outcome: &SpfOutcome) -> SpfFinding {
     let everybody = outcome.result == AuthResult::Pass && outcome.lets_everybody_in(ip);
     let term = outcome.matched.as_ref().map(|matched| matched.term.clone());
-    let address = original.return_path.as_ref().and_then(ReversePath::address);
+    let address = path.and_then(ReversePath::address);
     SpfFinding {
         result: outcome.result,
         scope: outcome.scope,

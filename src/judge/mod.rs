@@ -6,6 +6,7 @@
 //! recipient. No I/O, no clock, no log: a log line is a `Reason`, a moment is an argument.
 
 pub mod alignment;
+pub mod arrival;
 pub mod border;
 pub mod classify;
 pub mod decide;

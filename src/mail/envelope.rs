@@ -97,6 +97,20 @@ impl Parameter {
     }
 }
 
+/// xtext with its `+XX` decoded (RFC 3461 §4); what is none stays as it is.
+pub fn xtext_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).filter(|_| *first == b'+');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = byte.and_then(|_| behind.get(2..)).unwrap_or(behind);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl Parameters {
     /// The parameters in their order.
     pub fn new(parameters: Vec<Parameter>) -> Parameters {
@@ -158,6 +172,14 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xtext_is_decoded_and_what_is_none_stays() {
+        for (text, decoded) in [("a+2Bb+3D", "a+b="), ("a+", "a+"), ("a+zz+4", "a+zz+4"), ("", "")]
+        {
+            assert_eq!(xtext_decoded(text), decoded);
+        }
+    }
 
     #[test]
     fn parameters_go_on_as_they_came_but_for_the_size() {

@@ -144,6 +144,23 @@ pub const TAP_HEADER_BYTES_MAX: usize = DKIM_HEADER_BYTES_MAX;
 /// it knows that they are there.
 pub const TAP_AUTH_RESULTS_MAX: usize = 100;
 
+/// Messages that taps verify at once; each keeps its signed header fields, some 10 KiB, and with a
+/// dead DNS up to `VERIFICATION_TIME_MAX`. More are recorded without results.
+pub const TAP_VERIFICATIONS_MAX: usize = 2000;
+
+/// How long the store may take for one record of a tap.
+pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long an MTA may say nothing. Its own client may, for as long as it allows (Postfix 300 s),
+/// and libmilter waits two hours.
+pub const MILTER_IDLE_DEADLINE: Duration = Duration::from_secs(7260);
+
+/// Connections of MTAs to one guard's taps: a process of the MTA has one.
+pub const TAP_SESSIONS_MAX: usize = 5000;
+
+/// The pause after accepting failed: out of file handles, the next try fails at once as well.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How old what we know of a next hop's EHLO may be before it is asked again.
 pub const EHLO_AGE_MAX: Duration = Duration::from_secs(300);
 

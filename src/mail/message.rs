@@ -32,6 +32,18 @@ pub struct Message {
     completeness: Completeness,
 }
 
+/// How much of a message a tap was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it, or all that a signature could cover.
+    #[default]
+    Whole,
+    /// Its header; the body was too big to keep.
+    Header,
+    /// Not even the whole header.
+    PartOfHeader,
+}
+
 impl Message {
     /// A message from its bytes; `Truncated` when they are only its beginning.
     pub fn new(bytes: impl Into<Bytes>, completeness: Completeness) -> Message {

@@ -6,8 +6,10 @@
 pub mod admin;
 pub mod http;
 pub mod listen;
+pub mod milter;
 pub mod smtp;
 pub mod state;
+pub mod taps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,13 +29,17 @@ use crate::config::{self, Config, Outbound};
 use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
+use crate::guard::tap::{self, Tap};
 use crate::mail::limits::{ACCEPT_PAUSE, EXPIRE_EVERY, REFUSALS_MAX, TIDY_EVERY};
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{StateDir, StateError};
+use crate::serve::taps::Taps;
+use crate::store::Store;
 use crate::store::answers::Answers;
+use crate::store::null::Null;
 use crate::wire::endpoint::Endpoint;
 
 /// Why the daemon cannot start; for the administrator.
@@ -63,12 +69,19 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    fn listen(endpoint: &Endpoint, fault: std::io::Error) -> StartError {
+        StartError::Listen { endpoint: endpoint.to_string(), fault }
+    }
+}
+
 /// A server that listens.
 pub struct Server {
     guard: Arc<Guard>,
     outbound: Outbound,
     listeners: Vec<Listener>,
     front: Arc<Front>,
+    taps: Taps,
     stopping: watch::Sender<Stopping>,
     sessions: Arc<Semaphore>,
     /// Where it says how it is.
@@ -99,7 +112,7 @@ impl Server {
         let (quarantine, recovered) =
             quarantine.map_err(|fault| StartError::Audit { what: "quarantine", fault })?;
         info!(?recovered, "quarantine opened");
-        let inquiry = Inquiry {
+        let inquiry = Arc::new(Inquiry {
             facts: Arc::new(Authenticator::new(&config.auth)?),
             answers: Answers::new(state.chance()?),
             clock: Clock::System,
@@ -107,16 +120,19 @@ impl Server {
             trace_key: state.trace_key()?,
             fingerprint_key: state.fingerprint_key()?,
             policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
-        };
+        });
+        let store: Arc<dyn Store> = Arc::new(Null);
+        let settings =
+            tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
+        let taps = Taps::bind(config, Tap::new(Arc::clone(&inquiry), store, settings)).await?;
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
         for endpoint in &config.outbound.listen {
             listeners.push(
-                Listener::bind(endpoint).await.map_err(|fault| StartError::Listen {
-                    endpoint: endpoint.to_string(),
-                    fault,
-                })?,
+                Listener::bind(endpoint)
+                    .await
+                    .map_err(|fault| StartError::listen(endpoint, fault))?,
             );
         }
         let outbound = config.outbound.clone();
@@ -133,13 +149,28 @@ impl Server {
                 .collect(),
             started: guard.now(),
         });
-        let _state = state;
-        Ok(Server { guard, outbound, listeners, front, stopping, sessions, pages, admin, _state })
+        Ok(Server {
+            guard,
+            outbound,
+            listeners,
+            front,
+            taps,
+            stopping,
+            sessions,
+            pages,
+            admin,
+            _state: state,
+        })
     }
 
     /// Where it listens, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+    }
+
+    /// Where the taps listen.
+    pub fn tap_endpoints(&self) -> Vec<Endpoint> {
+        self.taps.endpoints()
     }
 
     /// The guard behind the listeners.
@@ -154,8 +185,18 @@ impl Server {
 
     /// Serves until it is stopped; then drains, and gives everything time to reach the disk.
     pub async fn run(self) {
-        let Server { guard, outbound, listeners, front, stopping, sessions, pages, admin, _state } =
-            self;
+        let Server {
+            guard,
+            outbound,
+            listeners,
+            front,
+            taps,
+            stopping,
+            sessions,
+            pages,
+            admin,
+            _state,
+        } = self;
         let shared = Arc::new(Shared {
             sessions,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -171,6 +212,7 @@ impl Server {
             let router = admin::router(Arc::clone(&admin));
             tokio::spawn(http::serve(listener, router, stopping.subscribe()));
         }
+        let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
         let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
@@ -182,6 +224,7 @@ impl Server {
             stopping.send_replace(Stopping::Now);
             let _ = timeout(outbound.drain, shared.sessions.acquire_many(all)).await;
         }
+        let _ = tapping.await;
         keeping.abort();
         guard.relay().close().await;
         if let Err(fault) = guard.trail().flush().await {
@@ -248,6 +291,7 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("hostname", running.hostname == new.hostname),
         ("state_dir", running.state_dir == new.state_dir),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
+        ("tap", running.tap == new.tap),
         ("dns", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("audit", running.audit == new.audit),

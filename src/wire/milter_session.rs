@@ -9,8 +9,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::mail::header::Completeness;
 use crate::mail::limits::{RECIPIENTS_MAX, TAP_AUTH_RESULTS_MAX, TAP_HEADER_BYTES_MAX};
+use crate::mail::message::Kept;
 use crate::wire::milter::{
     Actions, Command, Connected, Frame, MilterFault, Offer, Steps, delete, insert_on_top, proceed,
     skip,
@@ -50,34 +50,12 @@ pub struct Arrived {
     pub authenticated: Option<String>,
     /// Header, empty line, body; line ends CRLF.
     pub message: Bytes,
-    /// How much of the message is there.
-    pub extent: Extent,
+    /// How much of the message that is.
+    pub kept: Kept,
     /// The values of its Authentication-Results fields, from the top.
     pub auth_results: Vec<Bytes>,
     /// How many such fields it has; more than the values where they are too many.
     pub auth_results_count: u32,
-}
-
-/// How much of a message is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Extent {
-    /// All of it.
-    #[default]
-    Whole,
-    /// The whole header; of the body nothing or a part.
-    Header,
-    /// Not even the whole header.
-    PartOfHeader,
-}
-
-impl Arrived {
-    /// Whether the message is all there.
-    pub fn completeness(&self) -> Completeness {
-        match self.extent {
-            Extent::Whole => Completeness::Whole,
-            Extent::Header | Extent::PartOfHeader => Completeness::Truncated,
-        }
-    }
 }
 
 /// What is done to a message's Authentication-Results.
@@ -121,6 +99,7 @@ struct Transaction {
     arrived: Arrived,
     message: BytesMut,
     part: Part,
+    is_signed: bool,
 }
 
 /// Which part of the message is being read.
@@ -182,6 +161,11 @@ impl Session {
         }
         replies.put(proceed());
         replies.freeze()
+    }
+
+    /// Whether a transaction is open.
+    pub fn is_open(&self) -> bool {
+        self.transaction.is_some()
     }
 
     /// Bytes of the message that are kept at this moment.
@@ -326,7 +310,7 @@ impl Transaction {
             }
         }
         if self.message.len() + name.len() + value.len() > TAP_HEADER_BYTES_MAX {
-            self.arrived.extent = Extent::PartOfHeader;
+            self.arrived.kept = Kept::PartOfHeader;
             return;
         }
         self.message.put_slice(name);
@@ -350,7 +334,8 @@ impl Transaction {
 
     /// Ends the header; gives how many bytes of the body are kept.
     fn end_header(&mut self, bytes_max: usize) -> usize {
-        let keeps = self.arrived.extent == Extent::Whole && is_signed(&self.message);
+        self.is_signed = is_signed(&self.message);
+        let keeps = self.arrived.kept == Kept::Whole && self.is_signed;
         self.message.put_slice(b"\r\n");
         let left = if keeps { bytes_max } else { 0 };
         self.part = Part::Body(left);
@@ -359,8 +344,8 @@ impl Transaction {
 
     /// Why all of it: a signature over a part of what is kept could not be verified.
     fn give_up_body(&mut self) {
-        if self.arrived.extent == Extent::Whole {
-            self.arrived.extent = Extent::Header;
+        if self.arrived.kept == Kept::Whole && self.is_signed {
+            self.arrived.kept = Kept::Header;
         }
         let header = memchr::memmem::find(&self.message, b"\r\n\r\n").map(|at| at + 4);
         self.message.truncate(header.unwrap_or(self.message.len()));
@@ -461,7 +446,7 @@ mod tests {
         assert_eq!(played.replies.len(), 1);
         let arrived = &played.arrived[0];
         assert_eq!(arrived.client.ip, Some("192.0.2.55".parse().unwrap()));
-        assert_eq!((arrived.helo.as_str(), arrived.extent), ("mx.far.example", Extent::Whole));
+        assert_eq!((arrived.helo.as_str(), arrived.kept), ("mx.far.example", Kept::Whole));
         assert_eq!(arrived.mail_from, "joe@far.example");
         assert_eq!(arrived.parameters, ["SIZE=100", "ENVID=x1"]);
         assert_eq!(arrived.recipients, ["alice@ours.example", "bob@ours.example"]);
@@ -529,14 +514,13 @@ mod tests {
         let plain: Said<'_> = &[(b'M', b"<a@far.example>\0"), (b'L', b"A\0 b\0"), (b'B', b"body")];
         let played = play(1000, &[&[(b'O', POSTFIX)], plain, &[(b'E', b"")]]);
         assert_eq!(&played.arrived[0].message[..], b"A: b\r\n\r\n");
-        assert_eq!(played.arrived[0].extent, Extent::Header);
+        assert_eq!(played.arrived[0].kept, Kept::Whole);
         // The letter's body has 14 bytes.
-        for (bytes_max, extent) in [(14, Extent::Whole), (13, Extent::Header), (3, Extent::Header)]
-        {
+        for (bytes_max, kept) in [(14, Kept::Whole), (13, Kept::Header), (3, Kept::Header)] {
             let played = play(bytes_max, &[&[(b'O', POSTFIX)], LETTER]);
-            assert_eq!(played.arrived[0].extent, extent, "{bytes_max}");
+            assert_eq!(played.arrived[0].kept, kept, "{bytes_max}");
             let ends = played.arrived[0].message.ends_with(b"v=1\r\n\r\n");
-            assert_eq!(ends, extent == Extent::Header);
+            assert_eq!(ends, kept == Kept::Header);
         }
         // An MTA that waits for replies to the body is told to leave out the rest.
         let waits = b"\0\0\0\x06\0\0\x01\xff\0\0\x04\0";
@@ -554,7 +538,7 @@ mod tests {
             &[&[(b'O', POSTFIX), (b'M', b"<>\0")], &fields, &results, &[(b'E', b"body")]],
         );
         let arrived = &played.arrived[0];
-        assert_eq!(arrived.extent, Extent::PartOfHeader);
+        assert_eq!(arrived.kept, Kept::PartOfHeader);
         assert!(arrived.message.len() <= TAP_HEADER_BYTES_MAX + 2);
         assert_eq!(arrived.auth_results.len(), TAP_AUTH_RESULTS_MAX);
         assert_eq!(arrived.auth_results_count, 150);

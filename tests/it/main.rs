@@ -29,9 +29,9 @@ mod house;
 mod licences;
 mod quarantine;
 mod records;
-#[path = "../support/schema.rs"]
-mod schema;
 mod relay;
 mod rig;
+#[path = "../support/schema.rs"]
+mod schema;
 mod speed;
 mod spf;

@@ -1,0 +1,97 @@
+//! `[tap]`: who may tell us of inbound mail, and what is made of it.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::config::file::{Section, Source, Written};
+use crate::config::words::{loopback, network};
+use crate::mail::address::Domain;
+use crate::wire::endpoint::{Endpoint, NextHop};
+
+/// The taps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// How long inbound mail may wait for a verdict.
+    pub wait: Duration,
+    /// Bytes of one message that are kept for DKIM.
+    pub inspect_max: usize,
+    /// Bytes of messages that are kept at once.
+    pub memory_max: usize,
+    /// The field in which our spam filter writes its score.
+    pub spam_field: Option<String>,
+    /// Who may speak to the taps.
+    pub allow_clients: Vec<IpNet>,
+    /// Where the milter tap listens.
+    pub milter: Vec<Endpoint>,
+    /// Whose Authentication-Results the milter tap writes; `None`: it writes none.
+    pub authserv_id: Option<String>,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads it; beside it the networks of gateways, with their places.
+pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written<IpNet>>) {
+    let mut section = root.section(source, "tap");
+    let relays = section.list(source, "trusted_relays", network).unwrap_or_default();
+    let wait = section.duration(source, "wait", Duration::ZERO..=SECOND * 60);
+    let inspect_max = section.size(source, "inspect_max", 64 << 10..=1 << 30);
+    let memory_max = section.size(source, "memory_max", 1 << 20..=1 << 40);
+    let spam_field = section.value(source, "spam_field", field_name);
+    let allow_clients = section.list(source, "allow_clients", network).map_or_else(
+        || loopback().to_vec(),
+        |written| {
+            for network in written.iter().filter(|network| network.value.prefix_len() == 0) {
+                let what = "anybody could make us believe anything: name your MTAs' networks";
+                source.fault(network.at.clone(), what);
+            }
+            written.into_iter().map(|network| network.value).collect()
+        },
+    );
+    let mut inner = section.section(source, "milter");
+    let milter = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
+    let authserv_id = inner.value(source, "authserv_id", |text| match text {
+        "" => Ok(None),
+        text => match Domain::parse(text) {
+            Some(name) => Ok(Some(name.to_string())),
+            None => Err("write a host name, such as \"mx.example.org\"".to_owned()),
+        },
+    });
+    inner.end(source);
+    for (name, next_hop) in [("smtp", true), ("http", false)] {
+        let mut inner = section.section(source, name);
+        let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
+        for endpoint in listen.unwrap_or_default() {
+            source.fault(endpoint.at, "this version has no such tap yet: take the listener out");
+        }
+        if next_hop {
+            inner.list(source, "next_hop", |text| Ok(NextHop::parse(text)?));
+        }
+        inner.end(source);
+    }
+    section.end(source);
+    let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
+    let tap = Tap {
+        wait: wait.unwrap_or(SECOND * 2),
+        inspect_max: bytes(inspect_max, 25 << 20),
+        memory_max: bytes(memory_max, 128 << 20),
+        spam_field: spam_field.and_then(|written| written.value),
+        allow_clients,
+        milter: milter.into_iter().flatten().map(|written| written.value).collect(),
+        authserv_id: authserv_id.and_then(|written| written.value),
+    };
+    (tap, relays)
+}
+
+fn field_name(text: &str) -> Result<Option<String>, String> {
+    let is_name = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    match (text, is_name) {
+        ("", _) => Ok(None),
+        (_, true) => Ok(Some(text.to_owned())),
+        (_, false) => Err("write the name of a header field, such as \"X-Spam-Score\"".to_owned()),
+    }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

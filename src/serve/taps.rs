@@ -1,0 +1,121 @@
+//! The taps' listeners: who may speak to them, how many at once, until the server stops.
+//!
+//! Takes: `[tap]` of the configuration, the tap. Gives: `Taps`, running. Errors: `StartError`.
+//! Bounds: `limits::TAP_SESSIONS_MAX`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::guard::tap::{Counts, Tap};
+use crate::mail::limits::{ACCEPT_PAUSE, TAP_SESSIONS_MAX};
+use crate::serve::StartError;
+use crate::serve::listen::{Listener, Peer};
+use crate::serve::milter::{self, Milter};
+use crate::serve::smtp::Stopping;
+use crate::wire::endpoint::Endpoint;
+
+/// The taps that are configured.
+pub struct Taps {
+    listeners: Vec<Listener>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tap: Arc<Tap>,
+    milter: Arc<Milter>,
+    allow_clients: Vec<ipnet::IpNet>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Taps {
+    /// Binds the listeners.
+    pub async fn bind(config: &Config, tap: Arc<Tap>) -> Result<Taps, StartError> {
+        let mut listeners = Vec::new();
+        for endpoint in &config.tap.milter {
+            let listener = Listener::bind(endpoint).await;
+            listeners.push(listener.map_err(|fault| StartError::listen(endpoint, fault))?);
+        }
+        let milter = Milter {
+            tap: Arc::clone(&tap),
+            hostname: config.hostname.clone(),
+            authserv_id: config.tap.authserv_id.clone(),
+            inspect_max: config.tap.inspect_max,
+            memory_max: config.tap.memory_max,
+            kept_bytes: AtomicUsize::new(0),
+        };
+        let shared = Shared {
+            tap,
+            milter: Arc::new(milter),
+            allow_clients: config.tap.allow_clients.clone(),
+            sessions: Arc::new(Semaphore::new(TAP_SESSIONS_MAX)),
+        };
+        Ok(Taps { listeners, shared: Arc::new(shared) })
+    }
+
+    /// Where they listen, with the ports the system gave where 0 was asked for.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+    }
+
+    /// Serves until the server drains; open transactions have `drain` to end.
+    pub async fn run(self, stopping: watch::Receiver<Stopping>, drain: Duration) {
+        let mut accepting = JoinSet::new();
+        for listener in self.listeners {
+            accepting.spawn(accept(listener, Arc::clone(&self.shared), stopping.clone()));
+        }
+        while accepting.join_next().await.is_some() {}
+        let all = u32::try_from(TAP_SESSIONS_MAX).unwrap_or(u32::MAX);
+        if timeout(drain, self.shared.sessions.acquire_many(all)).await.is_err() {
+            warn!("some taps did not finish in time: their MTAs go on without us");
+        }
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>, mut stopping: watch::Receiver<Stopping>) {
+    info!(endpoint = %listener.endpoint(), "milter tap");
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
+        };
+        match accepted {
+            Ok(peer) => admit(peer, &shared, stopping.clone()),
+            Err(fault) => {
+                warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Why a refused one is only closed: the protocol has no word for it, and the MTA goes on by its
+/// `milter_default_action`.
+fn admit(peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) {
+    let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
+    if !peer.ip().is_none_or(may_speak) {
+        Counts::add(&shared.tap.counts().refused);
+        warn!(client = ?peer.ip(), "not in `tap.allow_clients`: closed");
+        return;
+    }
+    let Ok(place) = Arc::clone(&shared.sessions).try_acquire_owned() else {
+        Counts::add(&shared.tap.counts().refused);
+        warn!("too many connections to the taps: closed");
+        return;
+    };
+    let milter = Arc::clone(&shared.milter);
+    tokio::spawn(async move {
+        match peer {
+            Peer::Tcp(stream, _) => milter::serve(milter, stream, stopping).await,
+            Peer::Unix(stream) => milter::serve(milter, stream, stopping).await,
+        }
+        drop(place);
+    });
+}
