@@ -179,8 +179,7 @@ impl Meter {
     /// The OpenMetrics text of all counters and of these gauges.
     pub fn text(&self, gauges: &[Reading]) -> Result<String, fmt::Error> {
         let mut now = Registry::with_prefix("replyguard");
-        let mut labelled: BTreeMap<&str, Family<Vec<(&'static str, String)>, Gauge>> =
-            BTreeMap::new();
+        let mut labelled = BTreeMap::<&str, Family<_, Gauge>>::new();
         for reading in gauges {
             if reading.labels.is_empty() {
                 let gauge = ConstGauge::new(reading.value);

@@ -473,9 +473,6 @@ const _: () = assert!(VERIFICATION_TIME_MAX.as_secs() < PENDING_MAX.as_secs());
 /// Records given for one name. A Message-ID has one or two; the latest ones are the nearest.
 pub const RECALLED_MAX: usize = 32;
 
-/// Pause after an accept that failed: out of file handles, the next one fails at once as well.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// HTTP connections at once, each listener: a console, a monitor, and some to spare.
 pub const HTTP_CLIENTS_MAX: usize = 32;
 

@@ -172,10 +172,10 @@ impl Pool {
     /// How it goes.
     pub fn health(&self) -> RelayHealth {
         let sessions_max = self.settings.sessions_max.max(1);
-        let state = |seen: &Seen| match (is_down(seen), &seen.keywords) {
-            (true, _) => Some(false),
-            (false, Some(_)) => Some(true),
-            (false, None) => seen.down_since.map(|_| false),
+        let state = |seen: &Seen| match (&seen.down, &seen.keywords) {
+            (Some(_), _) => Some(false),
+            (None, Some(_)) => Some(true),
+            (None, None) => None,
         };
         let states: Vec<Option<bool>> = lock(&self.seen).iter().map(state).collect();
         let hops = states.into_iter().enumerate();

@@ -148,7 +148,8 @@ impl Rig {
             policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
         };
         let relay = Relay::with(config.relay.clone(), connect);
-        let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
+        let guard =
+            Arc::new(Guard::new(Arc::new(inquiry), relay, trail, quarantine, &config.hostname));
         let kib = usize::try_from(config.outbound.memory_max / 1024).unwrap();
         let front = Arc::new(Front {
             protocol: config.outbound.protocol,
