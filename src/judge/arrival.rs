@@ -174,7 +174,7 @@ fn route(seen: &Seen, fields: &Fields<'_>, site: &Site) -> Route {
 
 /// The Received line that our MTA puts on top of the message, and shows no tap.
 fn line_of_ours(ip: IpAddr, helo: &str, site: &Site) -> Received {
-    let client = Client { ip, helo: helo.to_owned(), rdns: None };
+    let client = Client { ip, helo: helo.to_owned(), rdns: None, others: Vec::new() };
     let by = site.hosts.iter().next().cloned();
     Received { from: From::Client(client), by, ..Received::default() }
 }

@@ -22,8 +22,8 @@ mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod evidence;
-mod hard;
 mod front;
+mod hard;
 mod hop;
 mod house;
 mod licences;
