@@ -345,10 +345,7 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
             failure.has_words() || failure.has_reply_code || names_recipients || is_untyped_report
         }
         Author::Postmaster if reading.sender == Sender::Mailbox => {
-            let has_form = failure.encloses || is_untyped_report;
-            // Filters report under the keeper's own address, with nothing returned.
-            let by_subject = failure.subject.is_some() && failure.count() > 1;
-            failure.has_words() && has_form || by_subject || names_recipients
+            failure.has_words() && (failure.encloses || is_untyped_report) || names_recipients
         }
         Author::Postmaster => {
             failure.has_words() && failure.count() + usize::from(is_nobodys) > 1 || names_recipients
