@@ -334,7 +334,8 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
         return None;
     }
     // Why: the keepers of a mail system are people too, who answer and explain.
-    if !is_nobodys && reading.author < Author::Daemon && reading.is_reply_subject {
+    let is_mailboxs = reading.sender == Sender::Mailbox;
+    if is_mailboxs && reading.author < Author::Daemon && reading.is_reply_subject {
         return None;
     }
     let failure = Failure::of(reading);
@@ -344,7 +345,7 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
         Author::Daemon => {
             failure.has_words() || failure.has_reply_code || names_recipients || is_untyped_report
         }
-        Author::Postmaster if reading.sender == Sender::Mailbox => {
+        Author::Postmaster if is_mailboxs => {
             failure.has_words() && (failure.encloses || is_untyped_report) || names_recipients
         }
         Author::Postmaster => {

@@ -165,7 +165,9 @@ fn is_answering(bytes: &[u8]) -> bool {
 fn a_null_reverse_path_makes_no_answer_of_the_rest() {
     let mut alarms = Vec::new();
     let rest = rows().into_iter().filter(|row| row.answer_classes().is_none());
-    for row in rest.filter(|row| !is_answering(&row.bytes)) {
+    let (answering, rest): (Vec<_>, Vec<_>) = rest.partition(|row| is_answering(&row.bytes));
+    println!("{} of the rest; {} more answer a message", rest.len(), answering.len());
+    for row in rest {
         let case = case([b"Return-Path: <>\n", row.bytes.as_slice()].concat());
         if is_answer(&case) {
             alarms.push(format!("{}: {}{}", row.path, case.class, signs(&case)));
