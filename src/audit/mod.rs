@@ -148,8 +148,9 @@ impl Trail {
     ///
     /// When it returns `Ok`, they are where `durability` says. A record that says that a message
     /// was held or discarded is synced in any case (law 1). An error is temporary: the caller
-    /// answers 451. While the file cannot be written, `OnFailure::DeliverPersonal` makes it `Ok`
-    /// for mail that is no response: then the records wait in memory.
+    /// answers 451. While the file cannot be written, it is `Ok` for what the next hop has taken,
+    /// and with `OnFailure::DeliverPersonal` for mail that is no response: then the records wait in
+    /// memory.
     /// Dropping the future does not take the records back.
     pub async fn append(&self, records: &[Record], durability: Durability) -> Result<(), Error> {
         self.append_reserved(Reservation(self.shared.promise(0)), records, durability).await
@@ -172,7 +173,8 @@ impl Trail {
             Durability::Written if !records.iter().any(Record::is_irrevocable) => Until::Written,
             _ => Until::Synced,
         };
-        let may_spill = until == Until::Written && self.may_spill(&records);
+        let delivered = records.iter().any(Record::is_delivered);
+        let may_spill = until == Until::Written && (delivered || self.may_spill(&records));
         let for_sinks: Vec<String> = match self.sinks.is_empty() {
             true => Vec::new(),
             false => lines.iter().map(|line| line.full.trim_end().to_owned()).collect(),

@@ -418,6 +418,13 @@ impl Record {
         matches!(words::ACTIONS.find(&self.action), Some(Action::Quarantine | Action::Discard))
     }
 
+    /// Whether it says that the next hop took it: that cannot be undone, so the record must not be
+    /// lost.
+    pub fn is_delivered(&self) -> bool {
+        let taken = self.reply.as_deref().is_some_and(|reply| reply.starts_with('2'));
+        taken && words::ACTIONS.find(&self.action) == Some(Action::Deliver)
+    }
+
     /// The evidence again, as far as this one recipient was concerned, to decide once more.
     ///
     /// `None` when there is none, or a word of it is not ours, or it stands elsewhere (`same_as`).

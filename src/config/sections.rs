@@ -168,7 +168,7 @@ fn outbound(
         refuse_bare_line_ends: bare.is_some_and(|written| written.value),
         drain: drain.unwrap_or(SECOND * 30),
     };
-    if outbound.memory_max < outbound.inspect_max as u64 {
+    if outbound.memory_max / 1024 < outbound.inspect_max.div_ceil(1024) as u64 {
         source.fault(at, "`outbound.memory_max` must hold at least one `outbound.inspect_max`");
     }
     (outbound, relay)

@@ -61,11 +61,32 @@ pub fn network(text: &str) -> Result<IpNet, String> {
 /// An EHLO keyword, in upper case.
 pub fn keyword(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    match !text.is_empty() && text.len() <= 60 && text.bytes().all(plain) {
-        true => Ok(text.to_ascii_uppercase()),
-        false => Err("an EHLO keyword is letters, digits and hyphens".to_owned()),
+    if text.is_empty() || text.len() > 60 || !text.bytes().all(plain) {
+        return Err("an EHLO keyword is letters, digits and hyphens".to_owned());
+    }
+    let keyword = text.to_ascii_uppercase();
+    match HOP_BY_HOP.contains(&keyword.as_str()) {
+        true => Err(format!("{keyword} holds for one connection and cannot be passed on")),
+        false => Ok(keyword),
     }
 }
+
+/// EHLO keywords that say what the server itself does with a connection.
+const HOP_BY_HOP: &[&str] = &[
+    "ATRN",
+    "AUTH",
+    "BINARYMIME",
+    "BURL",
+    "CHECKPOINT",
+    "CHUNKING",
+    "ENHANCEDSTATUSCODES",
+    "ETRN",
+    "PIPELINING",
+    "STARTTLS",
+    "TURN",
+    "XCLIENT",
+    "XFORWARD",
+];
 
 /// An address, a domain or `.domain`.
 pub fn pattern(text: &str) -> Result<Pattern, String> {

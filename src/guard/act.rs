@@ -21,11 +21,11 @@ use crate::judge::evidence::Evidence;
 use crate::judge::trace::{Arrival, Trace, lines};
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::{Envelope, Recipient};
-use crate::mail::limits::{FINAL_DEADLINE_ALONE, TRACE_LINES_BYTES_MAX};
+use crate::mail::limits::TRACE_LINES_BYTES_MAX;
 use crate::mail::reply::Reply;
 use crate::mail::time::Timestamp;
 use crate::relay::RelayError;
-use crate::relay::transaction::Transaction;
+use crate::relay::transaction::{Finished, Transaction};
 use crate::wire::endpoint::Protocol;
 
 /// What was found out before acting.
@@ -70,6 +70,7 @@ pub(in crate::guard) struct Job<'a> {
     pub(in crate::guard) guard: &'a Guard,
     pub(in crate::guard) told: &'a Told<'a>,
     extended: bool,
+    pub(in crate::guard) line_ends: LineEnds,
     pub(in crate::guard) acted: Acted,
     /// Outcomes as they become known.
     known: Vec<Option<Outcome>>,
@@ -97,9 +98,10 @@ impl Guard {
             next_hop: None,
             reservation: None,
         };
-        let mut job = Job { guard: self, told, extended, acted, known };
-        if incoming.line_ends == LineEnds::Ambiguous {
-            job.line_ends_are_ambiguous();
+        let line_ends = incoming.line_ends;
+        let mut job = Job { guard: self, told, extended, line_ends, acted, known };
+        if line_ends != LineEnds::Sound {
+            job.line_ends_are_unsound();
         }
         let content = Coming { first, whole: incoming.whole, rest: incoming.rest };
         let others = job.run(content, incoming.next_hop).await.err();
@@ -152,10 +154,16 @@ impl Job<'_> {
         }
     }
 
-    fn line_ends_are_ambiguous(&mut self) {
+    pub(in crate::guard) fn line_ends_are_unsound(&mut self) {
         let null = self.acted.envelope.reverse_path().is_null();
         let change = if null { hold_for_line_ends } else { refuse_for_line_ends };
-        self.acted.decisions.iter_mut().for_each(change);
+        for decision in &mut self.acted.decisions {
+            change(decision, self.line_ends);
+        }
+    }
+
+    pub(in crate::guard) fn refused_for_line_ends(&self) -> Outcome {
+        Outcome::Refused(Words::Ours(550, "5.6.0", self.line_ends.fault().to_owned()))
     }
 
     /// Outcomes that need nothing of the message: deferred, rejected.
@@ -173,10 +181,7 @@ impl Job<'_> {
         for index in &plan.reject {
             let reason = self.acted.decisions.get(*index).map(|decision| decision.reason);
             let outcome = match reason {
-                Some(Reason::BareLineEnd) => {
-                    let text = "bare CR or LF beside a line of dots: could be read as the end";
-                    Outcome::Refused(Words::Ours(550, "5.6.0", text.to_owned()))
-                }
+                Some(Reason::BareLineEnd) => self.refused_for_line_ends(),
                 reason => {
                     let reason = reason.map(|reason| reason.as_str()).unwrap_or_default();
                     Outcome::Refused(Words::Ours(550, "5.7.1", format!("not sent: {reason}")))
@@ -299,7 +304,7 @@ impl Job<'_> {
         // is held, and its beginning must not be gone by then.
         let null = self.acted.envelope.reverse_path().is_null();
         let mut fallback = match null && !content.whole {
-            true => Some(self.fallback(&plan.deliver).await.map_err(|f| self.not_held(&f))?),
+            true => self.fallback(&plan.deliver).await.ok(),
             false => None,
         };
         let ours = self.our_lines(&plan.deliver);
@@ -307,16 +312,17 @@ impl Job<'_> {
         let mut piece = Some(content.first.clone());
         while let Some(bytes) = piece {
             transaction.send(&bytes).await.map_err(|fault| lost(&fault))?;
-            for stage in [&mut held, &mut fallback] {
-                *stage = Box::pin(self.write(stage.take(), &bytes)).await?;
-            }
+            held = Box::pin(self.write(held, &bytes)).await?;
+            // Why an error may pass: most messages need no fallback, and one that does is deferred.
+            fallback = Box::pin(self.write(fallback, &bytes)).await.unwrap_or_default();
             if content.whole {
                 break;
             }
             piece = match content.rest.next().await {
                 Ok(piece) => piece,
                 Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
-                Err(RestFault::LineEnds) => {
+                Err(RestFault::LineEnds(line_ends)) => {
+                    self.line_ends = line_ends;
                     // Dropped without a final dot: the next hop forgets the message.
                     drop(transaction);
                     return self.ambiguous_below(plan, content, held, fallback).await;
@@ -345,17 +351,19 @@ impl Job<'_> {
         let finished = tokio::select! {
             finished = &mut finishing => finished,
             // Why: a client that left cannot be answered, but the record can still be true.
-            () = content.rest.gone() => match timeout(FINAL_DEADLINE_ALONE, finishing).await {
+            patience = content.rest.gone() => match timeout(patience, finishing).await {
                 Ok(finished) => finished,
                 Err(_) => return Err(Outcome::later("4.4.2", "no answer to the final dot")),
             },
         };
-        let replies = finished.map_err(|fault| lost(&fault))?;
-        if let [reply] = replies.as_slice()
-            && !reply.is_positive()
-            && self.acted.protocol == Protocol::Smtp
-        {
-            return Err(self.refused_for_all(plan, reply.clone()));
+        let Finished { replies, fault } = finished;
+        if self.acted.protocol == Protocol::Smtp {
+            if let Some(fault) = fault {
+                return Err(lost(&fault));
+            }
+            if let Some(refusal) = replies.first().filter(|reply| !reply.is_positive()) {
+                return Err(self.refused_for_all(plan, refusal.clone()));
+            }
         }
         if let Some(sealed) = sealed {
             let id = sealed.id();
@@ -367,15 +375,16 @@ impl Job<'_> {
             self.know_held(&plan.hold, id);
         }
         self.know_discarded(&plan.discard);
-        let last = replies.last().cloned();
+        let outcome = |reply: &Reply| match reply.is_positive() {
+            true => Outcome::Relayed(reply.clone()),
+            false => Outcome::refusal(reply.clone()),
+        };
+        // One reply for all with SMTP, one for each with LMTP, where some may be missing.
+        let rest = fault.map(|fault| lost(&fault)).or(replies.last().map(outcome));
         for (position, index) in plan.deliver.iter().enumerate() {
-            // One reply for all with SMTP, one for each with LMTP.
-            let Some(reply) = replies.get(position).or(last.as_ref()).cloned() else { continue };
-            let outcome = match reply.is_positive() {
-                true => Outcome::Relayed(reply),
-                false => Outcome::refusal(reply),
-            };
-            self.know(*index, outcome);
+            if let Some(known) = replies.get(position).map(outcome).or(rest.clone()) {
+                self.know(*index, known);
+            }
         }
         Ok(())
     }

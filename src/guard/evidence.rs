@@ -75,6 +75,7 @@ impl Facts for Authenticator {
 }
 
 /// The evidence, and what the responses are counted under.
+#[derive(Default)]
 pub struct Gathered {
     /// What `decide` sees.
     pub evidence: Evidence,

@@ -9,9 +9,9 @@ use crate::audit::fault::Error;
 use crate::audit::held::{CampaignKey, HeldId, Holding};
 use crate::audit::quarantine::Stage;
 use crate::guard::act::{Coming, Job, Stop};
-use crate::guard::outcome::{Outcome, Words};
-use crate::guard::plan::{Plan, hold_for_line_ends, refuse_for_line_ends};
-use crate::guard::{Rest, RestFault};
+use crate::guard::outcome::Outcome;
+use crate::guard::plan::{Plan, hold_for_line_ends};
+use crate::guard::{LineEnds, Rest, RestFault};
 use crate::judge::decision::{Action, Decision};
 use crate::mail::envelope::Recipient;
 
@@ -71,7 +71,7 @@ impl Job<'_> {
                 }
                 Ok(None) => break,
                 // Why: it is held already; nobody will read its end elsewhere.
-                Err(RestFault::LineEnds) => {}
+                Err(RestFault::LineEnds(_)) => {}
                 Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
             }
         }
@@ -81,7 +81,7 @@ impl Job<'_> {
         })
     }
 
-    /// Ambiguous line ends after the next hop got the beginning.
+    /// Line ends that are not sound after the next hop got the beginning.
     pub(in crate::guard) async fn ambiguous_below<R: Rest>(
         &mut self,
         plan: &Plan,
@@ -91,9 +91,11 @@ impl Job<'_> {
     ) -> Result<(), Stop> {
         self.acted.next_hop = None;
         let Some(fallback) = fallback else {
-            self.acted.decisions.iter_mut().for_each(refuse_for_line_ends);
-            let text = "bare CR or LF beside a line of dots: could be read as the end";
-            return Err(Outcome::Refused(Words::Ours(550, "5.6.0", text.to_owned())));
+            self.line_ends_are_unsound();
+            return Err(match self.acted.envelope.reverse_path().is_null() {
+                true => Outcome::later("4.3.1", "the quarantine cannot hold it now"),
+                false => self.refused_for_line_ends(),
+            });
         };
         let mut stages = [held, Some(fallback)];
         loop {
@@ -105,7 +107,7 @@ impl Job<'_> {
                     }
                 }
                 Ok(None) => break,
-                Err(RestFault::LineEnds) => {}
+                Err(RestFault::LineEnds(_)) => {}
                 Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
             }
         }
@@ -142,7 +144,7 @@ impl Job<'_> {
         let kept: Vec<Decision> = self.acted.decisions.clone();
         for index in indices {
             if let Some(decision) = self.acted.decisions.get_mut(*index) {
-                hold_for_line_ends(decision);
+                hold_for_line_ends(decision, LineEnds::Ambiguous);
             }
         }
         let stage = self.stage(2, indices).await;
@@ -174,7 +176,7 @@ impl Job<'_> {
         for index in indices {
             let Some(decision) = self.acted.decisions.get_mut(*index) else { continue };
             if decision.action != Action::Quarantine {
-                hold_for_line_ends(decision);
+                hold_for_line_ends(decision, self.line_ends);
             }
             let reason = decision.reason;
             self.know(*index, Outcome::Held { id, reason });

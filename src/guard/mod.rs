@@ -21,6 +21,7 @@ pub mod tap;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -29,6 +30,7 @@ use ulid::Ulid;
 use crate::audit::Trail;
 use crate::audit::quarantine::Quarantine;
 use crate::guard::act::{Acted, Told};
+use crate::guard::evidence::Gathered;
 use crate::guard::ids::Ids;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::limited::Decided;
@@ -74,8 +76,21 @@ pub struct Incoming<'a, R> {
 pub enum LineEnds {
     /// All servers read it alike.
     Sound,
-    /// It must not go to a next hop.
+    /// There is a bare CR or LF, and the settings refuse those.
+    Bare,
+    /// A line of dots stands between bare line ends: it must not go to a next hop.
     Ambiguous,
+}
+
+impl LineEnds {
+    /// What is wrong with them, for a reply.
+    pub fn fault(self) -> &'static str {
+        match self {
+            LineEnds::Sound => "",
+            LineEnds::Bare => "bare CR or LF in the message: not taken here",
+            LineEnds::Ambiguous => "bare CR or LF beside a line of dots: could be read as the end",
+        }
+    }
 }
 
 /// The rest of a message that is still on its way in.
@@ -83,15 +98,16 @@ pub trait Rest: Send {
     /// The next bytes; `None` at the end of the message.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, RestFault>> + Send;
 
-    /// Waits until the client has gone away. To be called after the end only.
-    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// Waits until nobody waits for the answer any more: the client has gone away, or the server
+    /// stops. Gives how long it is still worth waiting for. To be called after the end only.
+    fn gone(&mut self) -> impl Future<Output = Duration> + Send;
 }
 
 /// Why the rest of a message cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestFault {
-    /// Its line ends are ambiguous. Said once; what follows can still be read.
-    LineEnds,
+    /// Its line ends are not sound. Said once of each fault; what follows can still be read.
+    LineEnds(LineEnds),
     /// The client is gone: nobody is left to answer.
     Gone(String),
 }
@@ -128,7 +144,13 @@ impl Guard {
         let (event, protocol) = (incoming.event, incoming.protocol);
         let (message, policy) = (incoming.message(), &in_force.policy);
         let case = self.inquiry.read(&incoming.envelope, &message, policy);
-        let mut gathered = self.inquiry.gather(&incoming.envelope, &message, &case, policy).await;
+        // Why nothing is asked otherwise: whatever the answers, it does not go out.
+        let mut gathered = match incoming.line_ends {
+            LineEnds::Sound => {
+                self.inquiry.gather(&incoming.envelope, &message, &case, policy).await
+            }
+            LineEnds::Bare | LineEnds::Ambiguous => Gathered::default(),
+        };
         let now = self.now();
         let Decided { decisions, reserved } =
             self.inquiry.decide(&incoming.envelope, &case, &mut gathered, policy, now);

@@ -50,8 +50,11 @@ impl Outcome {
     }
 
     /// A next hop's refusal as it stands: 5xx is refused, everything else is deferred.
+    ///
+    /// Why not 421: it says that the connection will be closed (RFC 5321 §3.8), and ours will not.
     pub fn refusal(reply: Reply) -> Outcome {
         match reply.code() {
+            421 => Outcome::later("4.4.2", format!("next hop: {}", reply.text())),
             500.. => Outcome::Refused(Words::NextHop(reply)),
             _ => Outcome::Deferred(Words::NextHop(reply)),
         }

@@ -3,6 +3,7 @@
 //! Pure. Takes: a decision for each recipient. Gives: a `Plan`, in which SMTP's one reply for all
 //! recipients is taken into account (`docs/adr/0005-several-recipients-one-reply.md`).
 
+use crate::guard::LineEnds;
 use crate::judge::decision::{Action, Decision, Reason};
 use crate::wire::endpoint::Protocol;
 
@@ -64,25 +65,34 @@ fn one_reply(decisions: &mut [Decision]) {
     }
 }
 
-/// What was decided becomes: held, because the message's line ends are ambiguous.
-pub fn hold_for_line_ends(decision: &mut Decision) {
+/// What was decided becomes: held, because the message's line ends are not sound.
+pub fn hold_for_line_ends(decision: &mut Decision, line_ends: LineEnds) {
     decision.action = Action::Quarantine;
     decision.would = None;
     decision.counts = false;
     decision.rule = "line-ends".to_owned();
     decision.reason = Reason::BareLineEnd;
-    decision.text = "It holds a line of dots between line ends that the next hop could read as \
-                     the end of the message; with the null reverse-path it is held."
-        .to_owned();
+    decision.text = format!("{} With the null reverse-path it is held.", said_of(line_ends));
 }
 
-/// What was decided becomes: refused, because the message's line ends are ambiguous.
-pub fn refuse_for_line_ends(decision: &mut Decision) {
-    hold_for_line_ends(decision);
+/// What was decided becomes: refused, because the message's line ends are not sound.
+pub fn refuse_for_line_ends(decision: &mut Decision, line_ends: LineEnds) {
+    hold_for_line_ends(decision, line_ends);
     decision.action = Action::Reject;
-    decision.text = "It holds a line of dots between line ends that the next hop could read as \
-                     the end of the message; its sender is told."
-        .to_owned();
+    decision.text = format!("{} Its sender is told.", said_of(line_ends));
+}
+
+fn said_of(line_ends: LineEnds) -> &'static str {
+    match line_ends {
+        LineEnds::Sound => "",
+        LineEnds::Bare => {
+            "It holds a bare CR or LF, which the settings refuse (`outbound.bare_line_end`)."
+        }
+        LineEnds::Ambiguous => {
+            "It holds a line of dots between line ends that the next hop could read as the end of \
+             the message."
+        }
+    }
 }
 
 /// What was decided becomes: held, because the next hop refuses this recipient and takes others.

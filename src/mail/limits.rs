@@ -312,6 +312,14 @@ pub const FINAL_DEADLINE: Duration = Duration::from_secs(900);
 /// How long the answer to the final dot is still awaited after the client closed its side.
 pub const FINAL_DEADLINE_ALONE: Duration = Duration::from_secs(60);
 
+/// How long the answer to the final dot is still awaited when the server has stopped waiting for
+/// running transactions: most next hops answer within that, and service managers wait 90 s in all.
+pub const FINAL_DEADLINE_STOPPING: Duration = Duration::from_secs(5);
+
+/// How long a whole message may take to come in: a client that gives a byte now and then would keep
+/// its share of memory for ever. 50 MB at 256 kbit/s take 27 minutes.
+pub const MESSAGE_TIME_MAX: Duration = Duration::from_secs(1800);
+
 /// How long a next hop may take to answer QUIT; nothing depends on it.
 pub const QUIT_DEADLINE: Duration = Duration::from_secs(2);
 

@@ -139,7 +139,13 @@ impl Session {
         }
         self.queue(&hello_command(self.protocol, hostname));
         self.flush("EHLO").await?;
-        let hello = self.reply("EHLO", GREETING_DEADLINE).await?;
+        let mut hello = self.reply("EHLO", GREETING_DEADLINE).await?;
+        // RFC 5321 §3.2: a server that does not know EHLO is asked with HELO.
+        if self.protocol == Protocol::Smtp && (500..=504).contains(&hello.code()) {
+            self.queue(&format!("HELO {hostname}\r\n"));
+            self.flush("HELO").await?;
+            hello = self.reply("HELO", GREETING_DEADLINE).await?;
+        }
         match hello.is_positive() {
             true => self.keywords = Keywords::from_reply(&hello),
             false => return Err(HopFault::Unwilling { stage: "EHLO", reply: hello }),

@@ -38,6 +38,16 @@ enum Due {
     Command(usize),
 }
 
+/// What came of the final dot.
+#[derive(Debug)]
+pub struct Finished {
+    /// One, or with LMTP one for each accepted recipient; fewer when there is a `fault`.
+    pub replies: Vec<Reply>,
+    /// What befell the session before all replies were there: of those that are missing nobody
+    /// knows whether the message was taken.
+    pub fault: Option<RelayError>,
+}
+
 /// A transaction before its final dot.
 pub struct Transaction {
     pool: Arc<Pool>,
@@ -146,15 +156,16 @@ impl Transaction {
     }
 
     /// Sends the final dot and waits for the reply; one for each accepted recipient with LMTP.
-    ///
-    /// An error here means that nobody knows whether the message was taken.
-    pub async fn finish(mut self) -> Result<Vec<Reply>, RelayError> {
+    pub async fn finish(mut self) -> Finished {
         let accepted = self.commands.iter().skip(1).filter(|issued| is_accepted(issued)).count();
         let expected = match self.session.protocol() {
             Protocol::Smtp => 1,
             Protocol::Lmtp => accepted,
         };
-        let replies = self.final_replies(expected).await.map_err(|fault| self.lost(fault))?;
+        let mut replies = Vec::with_capacity(expected);
+        if let Err(fault) = self.final_replies(expected, &mut replies).await {
+            return Finished { replies, fault: Some(self.lost(fault)) };
+        }
         let delivered = replies.iter().any(Reply::is_positive);
         let leaving = replies.iter().any(|reply| reply.code() == 421);
         self.session.needs_reset = false;
@@ -164,7 +175,7 @@ impl Transaction {
             self.pool.give_back(self.session);
         }
         drop(self.permit);
-        Ok(replies)
+        Finished { replies, fault: None }
     }
 
     /// Leaves before DATA, or after DATA was refused: the session may serve again after RSET.
@@ -176,12 +187,15 @@ impl Transaction {
         }
     }
 
-    async fn final_replies(&mut self, expected: usize) -> Result<Vec<Reply>, HopFault> {
+    async fn final_replies(
+        &mut self,
+        expected: usize,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), HopFault> {
         self.session.flush("content").await?;
         self.stuffer.end(self.session.output());
         // Why looked at before: a yes that is there already is no answer to the final dot.
         self.session.flush_in_step("content").await?;
-        let mut replies = Vec::with_capacity(expected);
         for _ in 0..expected {
             let reply = self.session.reply("final dot", FINAL_DEADLINE).await?;
             if reply.severity() == Severity::Intermediate {
@@ -189,7 +203,7 @@ impl Transaction {
             }
             replies.push(reply);
         }
-        Ok(replies)
+        Ok(())
     }
 
     /// Says what is due, once more on a fresh session when this one is lost.

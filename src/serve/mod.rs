@@ -30,7 +30,9 @@ use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
 use crate::guard::tap::{self, Tap};
-use crate::mail::limits::{ACCEPT_PAUSE, EXPIRE_EVERY, REFUSALS_MAX, TIDY_EVERY};
+use crate::mail::limits::{
+    ACCEPT_PAUSE, EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
+};
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
@@ -222,7 +224,8 @@ impl Server {
         if timeout(outbound.drain, shared.sessions.acquire_many(all)).await.is_err() {
             warn!("some transactions did not finish in time: they get 421");
             stopping.send_replace(Stopping::Now);
-            let _ = timeout(outbound.drain, shared.sessions.acquire_many(all)).await;
+            let last = FINAL_DEADLINE_STOPPING + QUIT_DEADLINE * 2;
+            let _ = timeout(last, shared.sessions.acquire_many(all)).await;
         }
         let _ = tapping.await;
         keeping.abort();

@@ -4,16 +4,18 @@
 //! Gives: transactions to the guard, replies to the client. With a reverse-path MAIL and RCPT are
 //! the next hop's to answer, byte-exact and pipelined; with the null one they are ours, so that a
 //! joe job never touches the next hop. DATA is ours: it goes on only after the decision.
-//! Bounds: `limits::CLIENT_IDLE_DEADLINE`, `limits::CONTENT_DEADLINE`, bytes in flight.
+//! Bounds: `limits::CLIENT_IDLE_DEADLINE`, `limits::CONTENT_DEADLINE`, `limits::MESSAGE_TIME_MAX`,
+//! bytes in flight.
 //! Standards: RFC 5321, RFC 2033, RFC 2920.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 use ulid::Ulid;
 
@@ -21,7 +23,8 @@ use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
 use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient};
 use crate::mail::limits::{
     BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
-    NETWORK_BUFFER_BYTES, PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
+    FINAL_DEADLINE_ALONE, FINAL_DEADLINE_STOPPING, MESSAGE_TIME_MAX, NETWORK_BUFFER_BYTES,
+    PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
 };
 use crate::mail::reply::Reply;
 use crate::relay::transaction::Transaction;
@@ -79,6 +82,17 @@ pub enum Gone {
     /// It did not take or give bytes in time.
     #[error("the client said nothing for too long")]
     Deadline,
+    /// The server stops.
+    #[error("shutting down, come back")]
+    Stopping,
+}
+
+/// Why a conversation pauses.
+enum Talked {
+    /// The client has said DATA.
+    Data,
+    /// The server drains, and no transaction is open.
+    Drained,
 }
 
 /// What the client waits for, in order.
@@ -106,6 +120,7 @@ pub struct Conversation<S> {
     client_ip: Option<IpAddr>,
     open: Option<Open>,
     pending: Vec<Pending>,
+    stopping: watch::Receiver<Stopping>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
@@ -116,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         front: Arc<Front>,
         stream: S,
         client_ip: Option<IpAddr>,
-        mut stopping: watch::Receiver<Stopping>,
+        stopping: watch::Receiver<Stopping>,
     ) {
         let session_id = front.guard.new_id();
         let offer = front.guard.relay().offer(added_bytes()).await;
@@ -137,22 +152,42 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             client_ip,
             open: None,
             pending: Vec::new(),
+            stopping,
         };
         if let Err(fault) = offer {
             return conversation.farewell("4.3.2", &fault.to_string()).await;
         }
-        let mut now = stopping.clone();
-        let served = tokio::select! {
-            served = conversation.run(&mut stopping) => served,
-            _ = now.wait_for(|stage| *stage == Stopping::Now) => Ok(()),
-        };
-        match served {
-            Ok(()) => conversation.farewell("4.3.2", "shutting down, come back").await,
-            Err(gone) => {
-                debug!(session = %conversation.session_id, %gone, "conversation ended");
-                if let Gone::Deadline = gone {
-                    conversation.farewell("4.4.2", &gone.to_string()).await;
-                }
+        let gone = conversation.run().await;
+        debug!(session = %conversation.session_id, %gone, "conversation ended");
+        match gone {
+            Gone::Stopping => conversation.farewell("4.3.2", &gone.to_string()).await,
+            Gone::Deadline => conversation.farewell("4.4.2", &gone.to_string()).await,
+            Gone::Closed | Gone::Io(_) => {}
+        }
+    }
+
+    /// Serves until the client leaves or the server stops.
+    ///
+    /// Why only talk is cut short when the server stops: what becomes of a whole message is
+    /// decided, done and recorded, or nobody would know what the next hop has.
+    async fn run(&mut self) -> Gone {
+        let greeting = self.session.greeting();
+        self.say(&greeting);
+        let mut stopping = self.stopping.clone();
+        loop {
+            let talked = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stage| *stage == Stopping::Now) => Err(Gone::Stopping),
+                talked = self.talk() => talked,
+            };
+            let went_on = match talked {
+                // Why boxed: ten thousand idle sessions should not each keep room for a message.
+                Ok(Talked::Data) => Box::pin(self.data()).await,
+                Ok(Talked::Drained) => Err(Gone::Stopping),
+                Err(gone) => Err(gone),
+            };
+            if let Err(gone) = went_on {
+                return gone;
             }
         }
     }
@@ -176,12 +211,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         let _ = timeout(QUIT_DEADLINE, leaving).await;
     }
 
-    /// Serves until the client says QUIT (then nothing is left to say) or the server drains.
-    async fn run(&mut self, stopping: &mut watch::Receiver<Stopping>) -> Result<(), Gone> {
-        let greeting = self.session.greeting();
-        self.say(&greeting);
+    /// Answers commands until DATA, or until the client says QUIT: then nothing is left to say.
+    async fn talk(&mut self) -> Result<Talked, Gone> {
         loop {
-            let Some(line) = self.next_line(stopping).await? else { return Ok(()) };
+            let Some(line) = self.next_line().await? else { return Ok(Talked::Drained) };
             let recipient = line.as_ref().is_ok_and(|line| is_rcpt(line));
             if !recipient || self.pending.len() >= PENDING_REPLIES_MAX {
                 self.settle().await;
@@ -205,18 +238,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                 }
                 Step::Mail(mail) => self.mail(mail).await,
                 Step::Rcpt(recipient) => self.rcpt(recipient),
-                // Why boxed: ten thousand idle sessions should not each keep room for a message.
-                Step::Data => Box::pin(self.data()).await?,
+                Step::Data => return Ok(Talked::Data),
             }
         }
     }
 
     /// The next command line; before waiting for one, everything owed is answered. `None`: the
     /// server drains, and no transaction is open.
-    async fn next_line(
-        &mut self,
-        stopping: &mut watch::Receiver<Stopping>,
-    ) -> Result<Option<Result<Bytes, LineFault>>, Gone> {
+    async fn next_line(&mut self) -> Result<Option<Result<Bytes, LineFault>>, Gone> {
+        let mut stopping = self.stopping.clone();
         loop {
             if let Some(line) = self.lines.next(&mut self.input) {
                 return Ok(Some(line));
@@ -335,8 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         };
         let envelope =
             Envelope { client: self.client(), mail: mail.clone(), recipients: recipients.to_vec() };
-        let share = (self.front.inspect_max / 1024).saturating_add(1);
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let share = u32::try_from(self.front.inspect_max.div_ceil(1024)).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.front.budget_kib);
         let Ok(Ok(_share)) = timeout(BUDGET_WAIT_MAX, budget.acquire_many(share)).await else {
             let event = open.event.to_string();
@@ -356,6 +385,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             bare_line_end: self.front.bare_line_end,
             ended: false,
             gone: None,
+            stopping: self.stopping.clone(),
+            until: Instant::now() + MESSAGE_TIME_MAX,
         };
         let (first, line_ends) = content.first(self.front.inspect_max).await?;
         let incoming = Incoming {
@@ -420,6 +451,9 @@ struct Arriving<'a, S> {
     ended: bool,
     /// Why there is no more to come, until somebody is told.
     gone: Option<Gone>,
+    stopping: watch::Receiver<Stopping>,
+    /// When it must have come.
+    until: Instant,
 }
 
 impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
@@ -434,8 +468,8 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
                 Some(Content::End) | None => break,
             }
         }
-        if self.is_refused_bare() {
-            line_ends = LineEnds::Ambiguous;
+        if line_ends == LineEnds::Sound && self.is_refused_bare() {
+            line_ends = LineEnds::Bare;
         }
         Ok((first.freeze(), line_ends))
     }
@@ -454,10 +488,18 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
                 return Ok(Some(content));
             }
             self.input.reserve(NETWORK_BUFFER_BYTES);
-            let reading = self.stream.read_buf(self.input);
-            match timeout(CONTENT_DEADLINE, reading).await.map_err(|_| Gone::Deadline)?? {
-                0 => return Err(Gone::Closed),
-                _ => continue,
+            let deadline = self.until.min(Instant::now() + CONTENT_DEADLINE);
+            tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => {
+                    return Err(Gone::Stopping);
+                }
+                read = timeout_at(deadline, self.stream.read_buf(self.input)) => {
+                    match read.map_err(|_| Gone::Deadline)?? {
+                        0 => return Err(Gone::Closed),
+                        _ => continue,
+                    }
+                }
             }
         }
     }
@@ -476,8 +518,10 @@ impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
     async fn next(&mut self) -> Result<Option<Bytes>, RestFault> {
         match self.next_content().await {
             Ok(Some(Content::Bytes(bytes))) => Ok(Some(bytes)),
-            Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds),
-            Ok(Some(Content::End)) if self.is_refused_bare() => Err(RestFault::LineEnds),
+            Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds(LineEnds::Ambiguous)),
+            Ok(Some(Content::End)) if self.is_refused_bare() => {
+                Err(RestFault::LineEnds(LineEnds::Bare))
+            }
             Ok(Some(Content::End) | None) => Ok(None),
             Err(gone) => {
                 let text = gone.to_string();
@@ -487,16 +531,21 @@ impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
         }
     }
 
-    async fn gone(&mut self) {
+    async fn gone(&mut self) -> Duration {
         loop {
             // Why: a client may send its next commands along with the final dot; they are kept,
             // but not without bound.
-            if self.input.len() >= NETWORK_BUFFER_BYTES {
-                return std::future::pending().await;
-            }
-            match self.stream.read_buf(self.input).await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
+            let listens = self.input.len() < NETWORK_BUFFER_BYTES;
+            tokio::select! {
+                biased;
+                _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => {
+                    return FINAL_DEADLINE_STOPPING;
+                }
+                read = self.stream.read_buf(self.input), if listens => {
+                    if let Ok(0) | Err(_) = read {
+                        return FINAL_DEADLINE_ALONE;
+                    }
+                }
             }
         }
     }

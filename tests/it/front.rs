@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use replyguard::mail::limits::{
-    BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, CONTENT_DEADLINE, RECIPIENTS_MAX,
+    BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, CONTENT_DEADLINE, FINAL_DEADLINE_STOPPING,
+    MESSAGE_TIME_MAX, RECIPIENTS_MAX,
 };
 use replyguard::serve::smtp::Stopping;
 use tokio::time::{Instant, sleep};
 
-use crate::disk::{ModelDisk, Random};
+use crate::disk::{Faults, ModelDisk, Random};
 use crate::hop::{Act, Fate, Hop, Net, Stage, USUAL};
 use crate::rig::{Client, Rig, SITE, Said, config, letter};
 
@@ -83,7 +84,8 @@ async fn a_stop_says_nothing_twice() {
     assert!(farewell.starts_with("4.3.2 shutting down"), "{all}");
 }
 
-/// A running transaction gets its end when the server drains; past the deadline it gets 421.
+/// A running transaction gets its end when the server drains; past the deadline an answer to the
+/// final dot is awaited a little longer, and whatever comes of it stands in the log.
 #[tokio::test(start_paused = true)]
 async fn what_runs_when_the_server_stops_is_finished() {
     let (hop, rig) = rig("").await;
@@ -96,16 +98,110 @@ async fn what_runs_when_the_server_stops_is_finished() {
         client
     };
     let mut first = start("first").await;
-    sleep(Duration::from_secs(15)).await;
+    sleep(FINAL_DEADLINE_STOPPING / 2).await;
     let mut second = start("second").await;
+    sleep(FINAL_DEADLINE_STOPPING).await;
+    let mut third = start("third").await;
     let mut idle = rig.client().await;
+    let mut thinking = rig.client().await;
+    assert_eq!(thinking.ask("MAIL FROM:<ann@uni.example>").await.code(), 250);
     rig.stop(Stopping::Drain);
-    assert!(idle.reply().await.0.starts_with("421 4.3.2 shutting down"));
+    let farewell = "421 4.3.2 shutting down, come back ";
+    assert!(idle.reply().await.0.starts_with(farewell));
     assert_eq!(first.reply().await.0, "250 2.0.0 Ok: queued as HOP\r\n");
-    assert!(first.reply().await.0.starts_with("421 4.3.2 shutting down"));
+    assert!(first.reply().await.0.starts_with(farewell));
     rig.stop(Stopping::Now);
-    assert!(second.reply().await.0.starts_with("421 4.3.2 shutting down"));
-    assert_eq!(second.line().await, None);
+    assert!(thinking.reply().await.0.starts_with(farewell));
+    assert_eq!(second.reply().await.0, "250 2.0.0 Ok: queued as HOP\r\n");
+    assert!(third.reply().await.0.starts_with("451 4.4.2 no answer to the final dot "));
+    for client in [&mut second, &mut third] {
+        assert!(client.reply().await.0.starts_with(farewell));
+        assert_eq!(client.line().await, None);
+    }
+    let replies: Vec<String> = log(&rig).await.lines().map(reply_in).collect();
+    assert_eq!(replies.len(), 3);
+    assert!(replies[0].starts_with("250 ") && replies[1].starts_with("250 "), "{replies:?}");
+    assert!(replies[2].starts_with("451 "), "{replies:?}");
+}
+
+/// The lines of the audit log.
+async fn log(rig: &Rig) -> String {
+    rig.guard().trail().flush().await.unwrap();
+    String::from_utf8(rig.disk.bytes(rig.guard().trail().path()).unwrap()).unwrap()
+}
+
+fn reply_in(line: &str) -> String {
+    let record: serde_json::Value = serde_json::from_str(line).unwrap();
+    record["reply"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A client that gives a byte now and then does not keep its share of memory for ever.
+#[tokio::test(start_paused = true)]
+async fn a_message_comes_in_within_its_time() {
+    let (hop, rig) = rig("").await;
+    let mut client = rig.client().await;
+    client.send("MAIL FROM:<ann@uni.example>\r\nRCPT TO:<joe@bank.example>\r\nDATA\r\n").await;
+    assert_eq!(client.replies(3).await, [250, 250, 354]);
+    let began = Instant::now();
+    let pause = CONTENT_DEADLINE / 2;
+    while began.elapsed() + pause < MESSAGE_TIME_MAX {
+        client.send("x").await;
+        sleep(pause).await;
+    }
+    let said = client.reply().await;
+    assert!(said.0.starts_with("421 4.4.2 "), "{said:?}");
+    assert!(began.elapsed() <= MESSAGE_TIME_MAX + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(hop.taken().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_for_one_message_is_enough_for_one_message() {
+    let (_, rig) = rig("memory_max = \"1MiB\"\ninspect_max = \"1MiB\"").await;
+    let mut client = rig.client().await;
+    let said = client.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+    assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
+}
+
+const ALL_OUT: &str =
+    "inspect_max = \"16KiB\"\n[[policy.rule]]\nname = \"all\"\naction = \"deliver\"";
+
+fn long_reply() -> Vec<u8> {
+    let head = b"From: <ann@uni.example>\r\nAuto-Submitted: auto-replied\r\n\r\n";
+    [&head[..], &b"A line of the reply.\r\n".repeat(2000)].concat()
+}
+
+/// A quarantine without room must not stop what is not to be held.
+#[tokio::test(start_paused = true)]
+async fn a_message_to_deliver_needs_no_room_in_the_quarantine() {
+    let (hop, rig) = rig(ALL_OUT).await;
+    rig.disk.set_faults(Faults { open: true, ..Faults::default() });
+    let mut client = rig.client().await;
+    let said = client.mail("", &["joe@shop.example"], &long_reply()).await;
+    assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
+    assert_eq!(hop.taken()[0].original(), long_reply());
+    // One that turns out to hold a false end below cannot be held either: the client keeps it.
+    let strange = [&long_reply()[..], b"\n.\n"].concat();
+    let said = client.mail("", &["joe@shop.example"], &[&strange[..], b"\r\n"].concat()).await;
+    assert!(said.last().unwrap().0.starts_with("451 4.3.1 "), "{said:?}");
+    assert_eq!(hop.taken().len(), 1);
+}
+
+/// The next hop has it: its record waits in memory until the log can be written again.
+#[tokio::test(start_paused = true)]
+async fn the_record_of_a_delivery_is_not_lost_with_the_log() {
+    let (hop, rig) = rig(ALL_OUT).await;
+    let disk = rig.disk.clone();
+    hop.moody(Box::new(move |stage, _| {
+        let write = stage == Stage::Dot;
+        disk.set_faults(Faults { write, ..Faults::default() });
+        None
+    }));
+    let mut client = rig.client().await;
+    let said = client.mail("", &["joe@shop.example"], &long_reply()).await;
+    assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
+    rig.disk.set_faults(Faults::default());
+    let replies: Vec<String> = log(&rig).await.lines().map(reply_in).collect();
+    assert_eq!(replies, ["250 2.0.0 Ok: queued as HOP"]);
 }
 
 /// A thousand recipients, sent along, some refused: each has its own reply, in order, and only the
@@ -167,25 +263,25 @@ async fn messages_in_flight_are_bounded() {
     let commands = "MAIL FROM:<ann@uni.example>\r\nRCPT TO:<joe@bank.example>\r\nDATA\r\n";
     let mut clients = Vec::new();
     let began = Instant::now();
-    // Room for three shares of `inspect_max`.
-    for _ in 0..4 {
+    // Room for four shares of `inspect_max`.
+    for _ in 0..5 {
         let mut client = rig.client().await;
         client.send(commands).await;
         assert_eq!(client.replies(2).await, [250, 250]);
         clients.push(client);
     }
-    for client in &mut clients[..3] {
+    for client in &mut clients[..4] {
         assert_eq!(client.reply().await.code(), 354);
     }
-    assert!(clients[3].reply().await.0.starts_with("452 4.3.1 too many messages in flight"));
+    assert!(clients[4].reply().await.0.starts_with("452 4.3.1 too many messages in flight"));
     assert_eq!(began.elapsed().as_secs(), BUDGET_WAIT_MAX.as_secs());
-    for client in &mut clients[..3] {
+    for client in &mut clients[..4] {
         client.send([&letter("x")[..], b".\r\n"].concat()).await;
     }
-    for client in &mut clients[..3] {
+    for client in &mut clients[..4] {
         assert_eq!(client.reply().await.code(), 250);
     }
-    let said = clients[3].mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+    let said = clients[4].mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
     assert_eq!(said.last().unwrap().code(), 250);
 }
 

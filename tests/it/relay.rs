@@ -648,3 +648,50 @@ async fn xforward_is_repeated_for_every_transaction_and_reset_comes_before_reuse
     let left = lines.iter().rposition(|line| line == "MAIL FROM:<ann@uni.example>").unwrap();
     assert_eq!(lines[left + 1..left + 3], ["RSET", "MAIL FROM:<eve@uni.example>"]);
 }
+
+/// With LMTP those who were answered before the next hop died have their answer.
+#[tokio::test(start_paused = true)]
+async fn replies_that_came_before_the_next_hop_died_count() {
+    let hop = Hop::lmtp(USUAL);
+    let net = Net::of(&[(A, &hop)]);
+    let rig = rig("protocol = \"lmtp\"", &net, &[&format!("lmtp:{A}")]).await;
+    hop.order(Stage::Dot, "max@", Act::Close, 1);
+    hop.order(Stage::Dot, "eve@", Act::Say("552 5.2.2 full\r\n".into()), 1);
+    let mut client = rig.client().await;
+    let to = ["joe@bank.example", "eve@bank.example", "max@bank.example", "tom@bank.example"];
+    let said = client.mail("ann@uni.example", &to, &letter("x")).await;
+    assert_eq!(said.last().unwrap().0, "250 2.0.0 Ok: queued as HOP\r\n");
+    assert_eq!(client.reply().await.0, "552 5.2.2 full\r\n");
+    for _ in 0..2 {
+        let said = client.reply().await;
+        assert!(said.0.starts_with("451 4.4.1 next hop ") && said.0.contains("closed"), "{said:?}");
+    }
+    assert_eq!(hop.taken()[0].rcpt, ["RCPT TO:<joe@bank.example>"]);
+    assert_eq!(client.ask("NOOP").await.code(), 250);
+}
+
+/// 421 says that a connection will be closed; the client's will not.
+#[tokio::test(start_paused = true)]
+async fn a_next_hop_that_leaves_at_the_final_dot_is_a_temporary_refusal() {
+    let (hop, _, rig) = one(USUAL).await;
+    hop.order(Stage::Dot, "", Act::SayAndClose("421 4.3.2 stopping\r\n".into()), 1);
+    let mut client = rig.client().await;
+    let said = client.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+    assert!(said.last().unwrap().0.starts_with("451 4.4.2 next hop: 4.3.2 stopping "), "{said:?}");
+    let said = client.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+    assert_eq!(said.last().unwrap().code(), 250);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_hop_that_knows_no_ehlo_is_greeted_with_helo() {
+    let (hop, _, rig) = one(USUAL).await;
+    hop.order(Stage::Hello, "EHLO", Act::Say("502 what?\r\n".into()), usize::MAX);
+    hop.order(Stage::Hello, "HELO", Act::Say("250 old.example\r\n".into()), usize::MAX);
+    let mut client = rig.connect();
+    client.reply().await;
+    let offered = client.ask("EHLO c.example").await.0;
+    assert!(!offered.contains("DSN") && !offered.contains("8BITMIME"), "{offered}");
+    let said = client.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+    assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
+    assert_eq!(hop.lines()[..2], ["EHLO guard.uni.example", "HELO guard.uni.example"]);
+}
