@@ -603,7 +603,10 @@ mod tests {
             failed_recipients: vec![address("nobody@uni.example")],
             kind: SubjectKind { list: Some("List-Id".into()), automatic: None },
             embedded: None,
-            findings: Some(Findings { source: Source::OwnReceived, ..findings() }),
+            findings: Some(Findings {
+                source: Source::Arc { sealer: "list.example".to_owned() },
+                ..findings()
+            }),
             gaps,
         }
     }

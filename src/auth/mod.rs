@@ -7,6 +7,7 @@
 //! who finds no room in time is told so; the rest stands in `limits`.
 //! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
 
+pub mod arc;
 pub mod dkim;
 pub mod dmarc;
 pub mod dns;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
+use crate::auth::arc::ArcReport;
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
 use crate::auth::spf::{Identity, SpfOutcome};
@@ -120,6 +122,11 @@ impl Authenticator {
             Some(_place) => prepared.verify(&self.dns, deadline).await,
             None => prepared.unanswered(NO_ROOM),
         }
+    }
+
+    /// What the chain of seals of a message says, once it was made ready.
+    pub async fn arc(&self, prepared: arc::Prepared) -> ArcReport {
+        prepared.verify(&self.dns, Instant::now() + VERIFICATION_TIME_MAX).await
     }
 }
 

@@ -196,7 +196,7 @@ fn source(findings: &Findings) -> String {
         (Source::OwnReceived, None) => "our own Received lines".to_owned(),
         (Source::Tap, None) => "verified by the tap when it came in".to_owned(),
         (Source::Arc { sealer }, None) => {
-            format!("ARC chain sealed by {}, verified by the tap", Shown::new(sealer))
+            format!("sealed (ARC) by {}, whose seals are believed", Shown::new(sealer))
         }
         (Source::Reverified, None) => {
             "verified now, from the embedded message and our border line".to_owned()

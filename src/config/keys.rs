@@ -197,7 +197,11 @@ pub const KEYS: &[Key] = &[
         "false",
         "true: a domain without SPF is taken to have \"a/24 mx/24\"; a pass of it proves at most the domain, under its own name.",
     ),
-    later("auth.arc_sealers", "[]", "Domains whose ARC seal is believed."),
+    works(
+        "auth.arc_sealers",
+        "[]",
+        "Forwarders and lists whose ARC seal is believed (d= of the seal): what they found out before they passed a message on can prove its sender, and never fails him.",
+    ),
     works(
         "policy.profile",
         "\"balanced\"",

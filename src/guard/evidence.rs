@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
 use crate::auth::Authenticator;
+use crate::auth::arc::{self, ArcReport};
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::spf::SpfOutcome;
 use crate::guard::inquiry::Inquiry;
@@ -53,6 +54,9 @@ pub trait Facts: Send + Sync {
 
     /// What the signatures of a message say.
     fn dkim(&self, prepared: Prepared) -> Asking<'_, DkimReport>;
+
+    /// What the chain of seals of a message says.
+    fn arc(&self, prepared: arc::Prepared) -> Asking<'_, ArcReport>;
 }
 
 impl Facts for Authenticator {
@@ -71,6 +75,10 @@ impl Facts for Authenticator {
 
     fn dkim(&self, prepared: Prepared) -> Asking<'_, DkimReport> {
         Box::pin(Authenticator::dkim(self, prepared))
+    }
+
+    fn arc(&self, prepared: arc::Prepared) -> Asking<'_, ArcReport> {
+        Box::pin(Authenticator::arc(self, prepared))
     }
 }
 
@@ -100,6 +108,7 @@ impl Inquiry {
             evidence.gaps.push(Gap::new(GapCause::NoTap, "no tap is set up"));
             let deadline = Instant::now() + EVIDENCE_TIME_MAX;
             let again = Again { envelope, message, case, policy };
+            self.read_seals(&again, &mut evidence, deadline).await;
             let questions = questions(envelope, &evidence.findings, policy);
             let (answers, verified) = tokio::join!(
                 self.ask_all(questions, deadline),

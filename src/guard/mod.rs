@@ -18,6 +18,7 @@ pub mod record;
 pub mod reverify;
 pub mod stamp;
 pub mod tap;
+pub mod sealed;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -118,6 +118,7 @@ impl Inquiry {
     ) {
         let Verified { spf, dkim } = verified;
         if let Some((ip, outcome)) = &spf
+            && outcome.result == AuthResult::Pass
             && outcome.lets_everybody_in(*ip)
         {
             mark_everybody(evidence, outcome);
@@ -191,7 +192,7 @@ fn embedded(message: &Message, original: &Original) -> Option<(Bytes, Extent)> {
 
 /// When the subject message came in, where our own lines say it; otherwise now. A signature that
 /// had not expired then was good.
-fn came_in(original: &Original, now: Timestamp) -> Timestamp {
+pub(in crate::guard) fn came_in(original: &Original, now: Timestamp) -> Timestamp {
     let ours = original.border.as_ref().is_some_and(|border| border.believed > 0);
     original.arrived.filter(|at| ours && *at < now).unwrap_or(now)
 }

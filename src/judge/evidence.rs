@@ -124,8 +124,8 @@ pub enum Source {
     Reverified,
     /// A tap: verified when the subject message came in.
     Tap,
-    /// A chain of ARC sets whose last sealer the configuration names (RFC 8617), as the tap
-    /// verified it when the subject message came in.
+    /// What a host on the way found out when the message came to it, and sealed (RFC 8617): its
+    /// chain holds, and the configuration names it. Only what passed stands here.
     Arc {
         /// The sealer's d=.
         sealer: String,

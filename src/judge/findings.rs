@@ -1,8 +1,9 @@
-//! Station 3: what the embedded header of the subject message proves about it.
+//! Station 3: what the embedded header of the subject message proves about it; and what results
+//! that a host on the way sealed prove.
 //!
 //! Takes: the embedded header, its `Border`, `Site`. Gives: `Findings`, or the `Gap`s that say why
 //! there are none.
-//! Standards: RFC 8601 §2.7 and §5, RFC 7208 §2.3 and §2.4, RFC 6376 §5.4.
+//! Standards: RFC 8601 §2.7 and §5, RFC 8617 §4.1.1, RFC 7208 §2.3 and §2.4, RFC 6376 §5.4.
 //!
 //! A line counts when it has one of our authserv-ids, stands above the border line, and our border
 //! is declared to remove foreign lines of that id. All three, because each fails alone: a peer can
@@ -67,6 +68,20 @@ pub fn findings(
             from_lines(header, trace, border, site, identities)
         }
     }
+}
+
+/// What the sealed results of a host that is believed prove (RFC 8617 §4.1.1). Only passes: what it
+/// did not find out, somebody else may have.
+pub fn sealed(results: &AuthResults, sealer: &Domain, identities: Identities) -> Findings {
+    let mut findings = empty(Source::Arc { sealer: sealer.to_string() }, identities);
+    for method in ["dkim", "spf", "dmarc"] {
+        results.of(method).for_each(|result| add(&mut findings, method, result));
+    }
+    findings.spf.retain(|spf| spf.result == AuthResult::Pass);
+    findings.dkim.retain(|dkim| dkim.result == AuthResult::Pass);
+    findings.dmarc.retain(|dmarc| dmarc.result == AuthResult::Pass);
+    findings.evaluated = Evaluated::default();
+    findings
 }
 
 fn own(identities: Identities, sign: &str) -> Option<Findings> {

@@ -140,7 +140,7 @@ pub struct Policy {
     pub softfail: SoftfailMeans,
     /// What p=none means.
     pub pnone: PnoneMeans,
-    /// Sealers whose ARC results are believed (not used before the tap).
+    /// Sealers whose ARC results are believed.
     pub arc_sealers: HashSet<String>,
     /// When mail goes round.
     pub loops: LoopLimits,

@@ -123,6 +123,13 @@ pub const DKIM_FIELDS_SIGNED_MAX: usize = 100;
 /// Key records of one selector that are tried; there should be one.
 pub const DKIM_KEYS_MAX: usize = 3;
 
+/// Instances of one ARC chain (RFC 8617 §4.2.1).
+pub const ARC_SETS_MAX: usize = 50;
+
+/// Bytes of the ARC fields of one message; a set has 2 to 3 KiB, and each seal is verified over
+/// all sets before it.
+pub const ARC_BYTES_MAX: usize = 128 * 1024;
+
 /// Bits of an RSA key below which a signature is refused (RFC 8301 §3.2).
 pub const DKIM_KEY_BITS_MIN: usize = 1024;
 

@@ -49,7 +49,7 @@ a.example MX 10 mx.a.example
 ";
 
 /// What stands before a decision.
-struct Desk {
+pub struct Desk {
     dns: TestDns,
     inquiry: Inquiry,
 }
@@ -66,7 +66,7 @@ fn site() -> Site {
     }
 }
 
-fn desk_with(change: impl FnOnce(&mut Policy, &mut Settings)) -> Desk {
+pub fn desk_with(change: impl FnOnce(&mut Policy, &mut Settings)) -> Desk {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/dkim/zone");
     let dns = TestDns::start(&format!("{ZONE}{}", fs::read_to_string(keys).unwrap()));
     let mut policy = Policy { mode: Mode::Enforce, site: site(), ..Policy::default() };
@@ -92,7 +92,7 @@ fn desk() -> Desk {
 }
 
 /// A bounce of ours to `to` that embeds `embedded`, whole or its header.
-fn bounce(to: &str, embedded: &str, form: &str) -> String {
+pub fn bounce(to: &str, embedded: &str, form: &str) -> String {
     let text = format!(
         "Received: by mx.uni.example (Postfix) id 1A; Sat, 12 Sep 2020 12:00:00 +0000 (UTC)\n\
          From: MAILER-DAEMON@uni.example\nTo: {to}\nSubject: Undelivered Mail Returned to Sender\n\
@@ -102,7 +102,7 @@ fn bounce(to: &str, embedded: &str, form: &str) -> String {
          Reporting-MTA: dns; mx.uni.example\n\nFinal-Recipient: rfc822; gone@uni.example\n\
          Action: failed\nStatus: 5.1.1\n\n--b\nContent-Type: {form}\n\n{embedded}\n--b--\n"
     );
-    text.replace('\n', "\r\n")
+    text.replace("\r\n", "\n").replace('\n', "\r\n")
 }
 
 /// What our system puts on top of a message that comes in.
@@ -141,7 +141,18 @@ fn envelope(to: &str) -> Envelope {
     }
 }
 
+/// The header of a message with CRLF, with its last line end.
+pub fn headers_only(message: &str) -> String {
+    message.split_inclusive("\r\n").take_while(|line| *line != "\r\n").collect()
+}
+
 impl Desk {
+    /// Publishes more, beside what is there.
+    pub fn add_zone(&self, zone: &str) {
+        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/dkim/zone");
+        self.dns.set_zone(&format!("{ZONE}{}\n{zone}", fs::read_to_string(keys).unwrap()));
+    }
+
     async fn explained(&self, to: &str, message: &str) -> Explained {
         let message = Message::new(message.to_owned(), Completeness::Whole);
         self.inquiry.explain(&envelope(to), &message).await
@@ -167,7 +178,7 @@ impl Desk {
     }
 
     /// `action verdict by`, of a bounce to `to`.
-    async fn judged(&self, to: &str, message: &str) -> String {
+    pub async fn judged(&self, to: &str, message: &str) -> String {
         let explained = self.explained(to, message).await;
         let decision = &explained.decisions[0];
         let verdict = decision.verdict.as_ref();
@@ -224,6 +235,17 @@ async fn spf_is_verified_anew_for_the_client_at_the_border() {
             assert_eq!(desk.judged(to, &message).await, expected, "{to} {client} {form}");
         }
     }
+}
+
+/// Our border said `spf=pass`, and the domain has since taken the client out of its record, which
+/// ends in `-all`: that lets nobody in.
+#[tokio::test]
+async fn a_record_that_refuses_everybody_else_takes_no_pass_away() {
+    let desk = desk();
+    let results = "spf=pass smtp.mailfrom=joe@bank.example; dkim=none";
+    let embedded = arrived("joe@bank.example", "192.0.2.66", results) + &letter("joe@bank.example");
+    let message = bounce("joe@bank.example", &embedded, "message/rfc822");
+    assert_eq!(desk.judged("joe@bank.example", &message).await, "deliver authenticated spf");
 }
 
 /// Our border said `spf=pass`, but the record lets everybody in: that proves nobody. DMARC counts

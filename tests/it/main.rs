@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod arc;
 mod audit;
 mod auth;
 mod captures;

@@ -16,7 +16,7 @@ use mail_auth::common::crypto::HashAlgorithm;
 use tokio::time::Instant;
 
 use crate::auth::dkim::canonical::{Body, Form, without_signature, write};
-use crate::auth::dkim::tags::{Key, Refusal, Signature, Tags};
+use crate::auth::dkim::tags::{Key, Refusal, Role, Signature, Tags};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record};
 use crate::judge::evidence::{AuthResult, DkimFinding};
 use crate::mail::address::Domain;
@@ -114,10 +114,14 @@ struct Open {
 
 /// How the body stands to a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodyState {
+pub enum BodyState {
+    /// It is the one signed, all of it.
     Covered,
+    /// It is another.
     Other,
+    /// It goes on behind what is signed.
     Partly,
+    /// It is not there.
     Missing,
 }
 
@@ -202,7 +206,7 @@ impl DkimOutcome {
         let signature = &open.signature;
         let (result, reason) = if key.is_strict() && signature.identity != signature.domain {
             (AuthResult::Fail, "i= is not d=, as the key asks for")
-        } else if !key.verifies(&open.canonical_header, signature) {
+        } else if !key.verifies(&open.canonical_header, &signature.signature, signature.algorithm) {
             (AuthResult::Fail, "the signature is not of this header and key")
         } else {
             self.proof = Proof::Header;
@@ -222,7 +226,7 @@ impl DkimOutcome {
 }
 
 /// The key of an answer: of several records the first that can be used (RFC 6376 §3.6.2.2).
-fn key(answer: &Answer) -> Result<Key, Refusal> {
+pub fn key(answer: &Answer) -> Result<Key, Refusal> {
     let mut refusal = Refusal::wrong("no key is published");
     for (index, record) in answer.records().iter().take(DKIM_KEYS_MAX).enumerate() {
         let Record::Text(text) = record else { continue };
@@ -253,7 +257,7 @@ fn candidate(
         signs_sender: false,
         reason: "no tag list".to_owned(),
     };
-    let signature = match tags.as_ref().map(Signature::parse) {
+    let signature = match tags.as_ref().map(|tags| Signature::parse(tags, Role::Dkim)) {
         Some(Ok(signature)) => signature,
         Some(Err(refusal)) => {
             outcome.refuse(&refusal);
@@ -281,7 +285,7 @@ fn candidate(
 
 /// Whether there is such a field and each of them stands under the signature. A signature covers
 /// the lowest ones, as many as h= names it: one more on top is not the signer's.
-fn signs_all(fields: &[RawField<'_>], signature: &Signature, name: &str) -> bool {
+pub fn signs_all(fields: &[RawField<'_>], signature: &Signature, name: &str) -> bool {
     let there = fields.iter().filter(|field| field.is(name)).count();
     let signed = signature.signed.iter().filter(|signed| *signed == name).count();
     (1..=signed).contains(&there)
@@ -289,7 +293,7 @@ fn signs_all(fields: &[RawField<'_>], signature: &Signature, name: &str) -> bool
 
 /// What the signature is of (RFC 6376 §3.7): the fields of h=, each time the next one from the
 /// bottom, one that is not there as nothing; then the signature itself without b=.
-fn canonical_header(
+pub fn canonical_header(
     fields: &[RawField<'_>],
     index: usize,
     own: &RawField<'_>,
@@ -314,18 +318,19 @@ fn canonical_header(
 }
 
 /// The body's hash and length in each form, computed when first asked for.
-struct BodyHashes<'a> {
+pub struct BodyHashes<'a> {
     body: Option<&'a [u8]>,
     known: Vec<(Form, Vec<u8>, u64)>,
 }
 
 impl<'a> BodyHashes<'a> {
-    fn new(body: Option<&'a [u8]>) -> BodyHashes<'a> {
+    /// Of this body; `None` when it is not there.
+    pub fn new(body: Option<&'a [u8]>) -> BodyHashes<'a> {
         BodyHashes { body, known: Vec::new() }
     }
 
     /// How the body stands to a signature; the error says what is wrong with its l=.
-    fn state(&mut self, signature: &Signature) -> Result<BodyState, &'static str> {
+    pub fn state(&mut self, signature: &Signature) -> Result<BodyState, &'static str> {
         let Some(bytes) = self.body else { return Ok(BodyState::Missing) };
         let form = signature.body_form;
         if !self.known.iter().any(|(known, _, _)| *known == form) {

@@ -1,6 +1,7 @@
-//! The two tag lists of DKIM: a DKIM-Signature field and a key record (RFC 6376 §3.2).
+//! The tag lists of DKIM and ARC: signatures, seals, key records (RFC 6376 §3.2, RFC 8617 §4.1).
 //!
-//! Takes: the value of the field, or the text of the TXT record. Gives: `Signature`, `Key`.
+//! Takes: the value of the field, or the text of the TXT record. Gives: `Signature`, `Seal`,
+//! `Key`.
 //! Errors: `Refusal`: the result that this signature has without being looked at further.
 //! Standards: RFC 6376 §3.5 (signature), §3.6.1 (key), RFC 8301 (no SHA-1, no short keys),
 //! RFC 8463 (Ed25519).
@@ -106,17 +107,72 @@ impl<'a> Tags<'a> {
     }
 }
 
-impl Signature {
-    /// Reads the value of a DKIM-Signature field (RFC 6376 §3.5, §6.1.1).
-    pub fn parse(tags: &Tags<'_>) -> Result<Signature, Refusal> {
+/// Which field a signature stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// DKIM-Signature.
+    Dkim,
+    /// ARC-Message-Signature: there is no v=, and i= is the instance (RFC 8617 §4.1.2).
+    ArcMessage,
+}
+
+/// An ARC-Seal that can be verified (RFC 8617 §4.1.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// a=; never rsa-sha1.
+    pub algorithm: Algorithm,
+    /// b=.
+    pub signature: Vec<u8>,
+    /// d=.
+    pub domain: Domain,
+    /// s=.
+    pub selector: String,
+    /// cv=: `none`, `pass` or `fail`.
+    pub chain: AuthResult,
+}
+
+impl Seal {
+    /// Reads the value of an ARC-Seal field.
+    pub fn parse(tags: &Tags<'_>) -> Result<Seal, Refusal> {
         let required = |name, reason| tags.get(name).ok_or(Refusal::wrong(reason));
-        if required("v", "no version")? != "1" {
+        // RFC 8617 §4.1.3: "If the 'h' tag is found in an ARC-Seal, the Chain Validation Status
+        // MUST be 'fail'".
+        if tags.get("h").is_some() {
+            return Err(Refusal::wrong("a seal with h="));
+        }
+        let chain = match required("cv", "no state of the chain")?.to_ascii_lowercase().as_str() {
+            "none" => AuthResult::None,
+            "pass" => AuthResult::Pass,
+            "fail" => AuthResult::Fail,
+            _ => return Err(Refusal::wrong("no state of the chain")),
+        };
+        let domain = Domain::parse(required("d", "no domain")?);
+        Ok(Seal {
+            algorithm: algorithm(required("a", "no algorithm")?)?,
+            signature: base64(required("b", "no signature")?)?,
+            domain: domain.ok_or(Refusal::wrong("d= is no domain"))?,
+            selector: required("s", "no selector")?.to_ascii_lowercase(),
+            chain,
+        })
+    }
+
+    /// Where its key is published.
+    pub fn key_name(&self) -> String {
+        format!("{}._domainkey.{}", self.selector, self.domain)
+    }
+}
+
+impl Signature {
+    /// Reads the value of a DKIM-Signature field (RFC 6376 §3.5, §6.1.1), or of its like in ARC.
+    pub fn parse(tags: &Tags<'_>, role: Role) -> Result<Signature, Refusal> {
+        let required = |name, reason| tags.get(name).ok_or(Refusal::wrong(reason));
+        if role == Role::Dkim && required("v", "no version")? != "1" {
             return Err(Refusal::wrong("another version"));
         }
         let algorithm = algorithm(required("a", "no algorithm")?)?;
         let domain = Domain::parse(required("d", "no domain")?);
         let domain = domain.ok_or(Refusal::wrong("d= is no domain"))?;
-        let identity = match tags.get("i") {
+        let identity = match tags.get("i").filter(|_| role == Role::Dkim) {
             None => domain.clone(),
             Some(identity) => {
                 let host = identity.rsplit_once('@').and_then(|(_, host)| Domain::parse(host));
@@ -202,10 +258,10 @@ impl Key {
         self.is_strict
     }
 
-    /// Whether the signature over the canonical header is right.
-    pub fn verifies(&self, canonical_header: &[u8], signature: &Signature) -> bool {
+    /// Whether this is the signature of these canonical bytes.
+    pub fn verifies(&self, covered: &[u8], signature: &[u8], algorithm: Algorithm) -> bool {
         let key: &dyn VerifyingKey = self.verifier.p.as_ref();
-        key.verify_bytes(canonical_header, &signature.signature, signature.algorithm).is_ok()
+        key.verify_bytes(covered, signature, algorithm).is_ok()
     }
 }
 
@@ -270,7 +326,8 @@ mod tests {
     fn a_signature_is_read_with_its_defaults() {
         let tags = " v=1; a=Ed25519-SHA256; d=A.example; s=Sel; h=To : From:\r\n\tfrom; \
                     bh=AA\r\n AA; b=BBBB; x=99999999999999999999; l=0; z=any; q=dns/txt:other";
-        let signature = Signature::parse(&Tags::read(tags.as_bytes()).unwrap()).unwrap();
+        let signature =
+            Signature::parse(&Tags::read(tags.as_bytes()).unwrap(), Role::Dkim).unwrap();
         assert_eq!(signature.key_name(), "sel._domainkey.a.example");
         assert_eq!(signature.signed, ["to", "from", "from"]);
         assert_eq!((signature.header_form, signature.body_form), (Form::Simple, Form::Simple));
