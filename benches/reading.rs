@@ -2,7 +2,8 @@
 //! the same bytes in the same run. Ratios only; seconds depend on the machine.
 //!
 //! `scripts/bench reading` prints them; `scripts/bench instructions` counts instructions instead, which
-//! repeat exactly, and compares them with `benches/instructions.txt`.
+//! repeat exactly, and compares them with `benches/instructions.txt`. `scripts/bench hostile` counts
+//! them for messages made of nothing but structure, at one size and at twice the size.
 //! Takes the messages of `tests/captures`, and of `../shared/corpus` or `REPLYGUARD_CORPUS` if there.
 
 use std::fs;
@@ -17,10 +18,17 @@ use replyguard::mail::header::Completeness;
 use replyguard::mail::limits::CLASSIFY_BYTES_MAX;
 use replyguard::mail::message::Message;
 
+#[path = "../tests/support/hostile.rs"]
+mod hostile;
+
 const KEY: FingerprintKey = FingerprintKey::new([0; 32]);
 
 fn main() {
     let counts_instructions = std::env::args().any(|argument| argument == "--once");
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--hostile") {
+        return read_hostile(arguments.get(at + 1), arguments.get(at + 2));
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = messages_below(&root.join("tests/captures"));
     if counts_instructions {
@@ -51,6 +59,23 @@ fn main() {
     println!("  median {:.2}  p90 {:.2}  p99 {:.2}", at(50), at(90), at(99));
     let mean = ours_all / u32::try_from(ratios.len().max(1)).unwrap_or(1);
     println!("  {:.1} us a message on this machine", mean.as_secs_f64() * 1e6);
+}
+
+/// Reads one hostile message, `share` hundredths of the full size; without arguments prints the
+/// names of the shapes. The whole message is read, not only as much of it as the daemon would.
+fn read_hostile(name: Option<&String>, share: Option<&String>) {
+    for shape in hostile::SHAPES {
+        match name {
+            None => println!("{}", shape.name),
+            Some(name) if name != shape.name => {}
+            Some(_) => {
+                let share: usize = share.and_then(|share| share.parse().ok()).unwrap_or(100);
+                let bytes = (shape.make)(shape.full * share / 100);
+                let message = Message::new(bytes, Completeness::Whole);
+                black_box(read_alone(&message, &Site::default(), &KEY));
+            }
+        }
+    }
 }
 
 fn read(message: &[u8]) -> replyguard::judge::Case {

@@ -107,7 +107,8 @@ struct Set<'a> {
 }
 
 impl Prepared {
-    /// Reads the chain and hashes what its last signature covers. No I/O; as expensive as one
+    /// Reads the chain and hashes what its last signature covers; `now` is when the message came in.
+    /// No I/O; as expensive as one
     /// DKIM signature. A message without its body has no chain that can pass.
     pub fn read(message: &[u8], now: Timestamp) -> Prepared {
         let (fields, body) = split(message);

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::fs;
 
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use mail_auth::common::crypto::{Ed25519Key, HashAlgorithm, SigningKey};
 use mail_auth::{AuthenticatedMessage, DkimResult, MessageAuthenticator};
 use replyguard::auth::arc::{ArcReport, Prepared};
@@ -16,7 +15,7 @@ use replyguard::mail::time::Timestamp;
 
 use super::dns::{Fault, TestDns, Times};
 use super::evidence::{bounce, desk_with, headers_only};
-use super::spf::corpus;
+use super::spf::{corpus, mail_auth};
 
 /// A day on which nothing here has expired yet.
 const THEN: Timestamp = Timestamp::from_millis(1_600_000_000_000);
@@ -109,11 +108,7 @@ impl Bench {
         let server = TestDns::start(zone);
         let timeout = std::time::Duration::from_secs(20);
         let settings = Settings { servers: vec![server.address()], timeout, best_guess: false };
-        let mut connection = ConnectionConfig::udp();
-        connection.port = server.address().port();
-        let server_of = NameServerConfig::new(server.address().ip(), true, vec![connection]);
-        let config = ResolverConfig::from_name_servers(vec![server_of]);
-        let theirs = MessageAuthenticator::new(config, ResolverOpts::default()).unwrap();
+        let theirs = mail_auth(&server);
         Bench { server, authenticator: Authenticator::new(&settings).unwrap(), theirs }
     }
 

@@ -34,16 +34,24 @@ const MISSED_MAX: usize = 6;
 /// How much of what is measured must be right, of a hundred.
 const RIGHT_PERCENT_MIN: usize = 97;
 
-struct Row {
-    path: String,
-    label: String,
-    message_id: String,
-    bytes: Vec<u8>,
+/// A message of the corpus, with what its index says of it.
+pub struct Row {
+    pub path: String,
+    pub label: String,
+    pub message_id: String,
+    pub return_path: String,
+    pub found_as: String,
+    pub bytes: Vec<u8>,
+}
+
+/// The classes that are right for a label; `None` for what is no answer.
+pub fn answer_classes(label: &str) -> Option<&'static [&'static str]> {
+    ANSWERS.iter().find(|(answer, _)| *answer == label).map(|(_, classes)| *classes)
 }
 
 impl Row {
     fn answer_classes(&self) -> Option<&'static [&'static str]> {
-        ANSWERS.iter().find(|(label, _)| *label == self.label).map(|(_, classes)| *classes)
+        answer_classes(&self.label)
     }
 }
 
@@ -55,7 +63,7 @@ fn folder() -> PathBuf {
 }
 
 /// The scored messages; none when the corpus is missing.
-fn rows() -> Vec<Row> {
+pub fn rows() -> Vec<Row> {
     let folder = folder();
     let Ok(index) = fs::read_to_string(folder.join("index.tsv")) else {
         assert!(
@@ -69,7 +77,11 @@ fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for line in index.lines().skip(1) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [path, label, _, _, _, _, message_id, ..] = columns.as_slice() else { continue };
+        let [path, label, _, _, _, _, message_id, return_path, _, _, _, found_as, ..] =
+            columns.as_slice()
+        else {
+            continue;
+        };
         let doubted = DOUBTED.iter().any(|(doubted, _)| doubted == path);
         if *label == "ambiguous" || doubted {
             continue;
@@ -79,13 +91,20 @@ fn rows() -> Vec<Row> {
             println!("SKIPPED: {path}");
             continue;
         };
-        let message_id = message_id.trim_matches(['<', '>']).to_owned();
-        rows.push(Row { path: path.to_string(), label: label.to_string(), message_id, bytes });
+        let plain = |text: &str| text.trim_matches(['<', '>']).to_owned();
+        rows.push(Row {
+            path: path.to_string(),
+            label: label.to_string(),
+            message_id: plain(message_id),
+            return_path: plain(return_path),
+            found_as: found_as.to_string(),
+            bytes,
+        });
     }
     rows
 }
 
-fn case(bytes: Vec<u8>) -> Case {
+pub fn case(bytes: Vec<u8>) -> Case {
     let message = Message::new(bytes, Completeness::Whole);
     read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]))
 }
