@@ -33,12 +33,7 @@ use crate::mail::time::Timestamp;
 impl Inquiry {
     /// Reads the seals of the embedded message where they could prove a recipient; adds to the
     /// evidence.
-    pub async fn read_seals(
-        &self,
-        again: &Again<'_>,
-        evidence: &mut Evidence,
-        deadline: Instant,
-    ) {
+    pub async fn read_seals(&self, again: &Again<'_>, evidence: &mut Evidence, deadline: Instant) {
         let Again { envelope, message, case, policy } = *again;
         let is_report = matches!(case.class, Class::Dsn(_) | Class::Mdn);
         let ours = case.origin != Some(Origin::Relayed);

@@ -1,8 +1,12 @@
-//! Hostile structure: messages made of nothing but nesting, parts, fields or comments.
+//! Hostile structure: messages made of nothing but nesting, parts, fields or comments; and what
+//! must not matter: line ends.
 //!
 //! Goal: what is read of them has a bound, whatever their size, and they end nobody's process.
 //! Method: shapes at two sizes; what is counted is what was read, not time. How the work grows is
 //! counted in instructions: `scripts/bench hostile`.
+
+use std::fs;
+use std::path::Path;
 
 use replyguard::judge::classify::Class;
 use replyguard::judge::fingerprint::FingerprintKey;
@@ -67,5 +71,37 @@ fn a_bounce_is_a_bounce_whatever_it_returns() {
         let failed: Vec<String> =
             case.original.failed_recipients.iter().map(ToString::to_string).collect();
         assert_eq!(failed, ["gone@uni.example"], "{name}");
+    }
+}
+
+/// Goal: what a message is, what it answers and what it reports do not depend on what ends its
+/// lines. Method: every message of real servers with LF, with CRLF, and with both in turn.
+#[test]
+fn line_ends_change_nothing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let lf = fs::read(&path).unwrap().into_iter().filter(|byte| *byte != b'\r');
+        let lf: Vec<u8> = lf.collect();
+        let lines = || lf.split_inclusive(|byte| *byte == b'\n').enumerate();
+        let with_crlf = |every: usize| {
+            lines().fold(Vec::new(), |mut out: Vec<u8>, (index, line)| {
+                match line.strip_suffix(b"\n") {
+                    Some(text) if index % every == 0 => out.extend([text, b"\r\n"].concat()),
+                    _ => out.extend(line),
+                }
+                out
+            })
+        };
+        let read = |bytes: Vec<u8>| {
+            let message = Message::new(bytes, Completeness::Whole);
+            let mut case = read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]));
+            // Where it stands is counted in bytes.
+            case.original.embedded = None;
+            case
+        };
+        let wanted = read(lf.clone());
+        assert_eq!(read(with_crlf(1)), wanted, "{}", path.display());
+        assert_eq!(read(with_crlf(2)), wanted, "{}", path.display());
     }
 }
