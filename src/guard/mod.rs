@@ -16,9 +16,9 @@ pub mod outcome;
 pub mod plan;
 pub mod record;
 pub mod reverify;
+pub mod sealed;
 pub mod stamp;
 pub mod tap;
-pub mod sealed;
 
 use std::future::Future;
 use std::sync::Arc;
