@@ -96,8 +96,9 @@ fn line_ends_change_nothing() {
         let read = |bytes: Vec<u8>| {
             let message = Message::new(bytes, Completeness::Whole);
             let mut case = read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]));
-            // Where it stands is counted in bytes.
-            case.original.embedded = None;
+            // Where it stands is counted in bytes; and copies of one campaign came the same way, so
+            // that their line ends are the same.
+            (case.original.embedded, case.campaign) = (None, None);
             case
         };
         let wanted = read(lf.clone());
