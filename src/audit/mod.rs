@@ -20,6 +20,7 @@ pub mod quarantine;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod rounds;
 pub mod seen;
 pub mod sinks;
 pub mod words;

@@ -504,9 +504,10 @@ mod tests {
     use crate::judge::decision::{LoopKind, Reason};
     use crate::judge::evidence::{
         Alignment, AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcPolicy, DmarcRecord,
-        DomainFacts, Evaluated, Findings, GapCause, Laps, Receives, RecipientEvidence, SentBefore,
+        DomainFacts, Evaluated, Findings, GapCause, Receives, RecipientEvidence, SentBefore,
         Source, SpfFinding, SpfScope,
     };
+    use crate::judge::loops::LoopEvidence;
     use crate::judge::original::{FoundAs, Key, NamedBy, SubjectKind};
     use crate::mail::address::{ForwardPath, ReversePath};
     use crate::mail::envelope::{MailFrom, Parameters, XforwardAttribute};
@@ -636,7 +637,7 @@ mod tests {
         Evidence {
             findings: vec![findings()],
             domains: names.map(|name| (domain(name), facts(known))).into(),
-            recipients: vec![RecipientEvidence { sent_before, laps: Laps::default() }],
+            recipients: vec![RecipientEvidence { sent_before, loops: LoopEvidence::default() }],
             gaps: every_gap_cause().iter().map(|cause| Gap::new(*cause, "why")).collect(),
         }
     }

@@ -12,9 +12,11 @@ use crate::audit::findings::{
     RecordedDomain, RecordedFindings, RecordedGap, addresses, apart, each, parsed, reverse_path,
     together,
 };
+use crate::audit::rounds::RecordedRounds;
 use crate::audit::words::{FOUND_AS, NAMED_BY, harmless};
 use crate::judge::classify::Signal;
-use crate::judge::evidence::{Evidence, Findings, Laps, RecipientEvidence, SentBefore};
+use crate::judge::evidence::{Evidence, Findings, RecipientEvidence, SentBefore};
+use crate::judge::loops::{Laps, LoopEvidence};
 use crate::judge::original::{Key, Original, SubjectKind};
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::time::Timestamp;
@@ -197,6 +199,8 @@ pub struct RecordedEvidence {
     /// When it last did.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     pub last_lap: Option<String>,
+    /// What else is known of its earlier rounds; null when nothing is.
+    pub rounds: Option<RecordedRounds>,
 }
 
 /// How many responses of a kind went out in 24 h, or were on their way.
@@ -230,10 +234,11 @@ impl RecordedEvidence {
             .map(|(domain, facts)| (domain.to_string(), RecordedDomain::new(facts)))
             .collect();
         let recipient = recipients.get(index);
-        let laps = recipient.map(|recipient| recipient.laps).unwrap_or_default();
-        let Laps { count: laps, first, last } = laps;
+        let loops = recipient.map(|recipient| &recipient.loops);
+        let Laps { count: laps, first, last, .. } = loops.map(|l| l.laps).unwrap_or_default();
         let first_lap = first.map(|first| first.to_string());
         let last_lap = last.map(|last| last.to_string());
+        let rounds = loops.and_then(RecordedRounds::new);
         let sent = recipient.map(|recipient| apart(&recipient.sent_before));
         let (sent, sent_before_gap) = sent.unwrap_or_default();
         let sent_before =
@@ -246,6 +251,7 @@ impl RecordedEvidence {
             laps,
             first_lap,
             last_lap,
+            rounds,
         }
     }
 
@@ -260,8 +266,10 @@ impl RecordedEvidence {
                 let sent_before = together(sent_before, &self.sent_before_gap)?;
                 let moment = |text: &String| Timestamp::parse_rfc3339(text);
                 let (first, last) = (each(&self.first_lap, moment)?, each(&self.last_lap, moment)?);
-                let laps = Laps { count: self.laps, first, last };
-                vec![RecipientEvidence { sent_before, laps }]
+                let laps = Laps { count: self.laps, first, last, came_back: false };
+                let loops = each(&self.rounds, |rounds| rounds.evidence(laps))?;
+                let loops = loops.unwrap_or(LoopEvidence { laps, ..LoopEvidence::default() });
+                vec![RecipientEvidence { sent_before, loops }]
             }
             false => Vec::new(),
         };

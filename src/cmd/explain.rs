@@ -19,6 +19,7 @@ use crate::cmd::paint::Paint;
 use crate::config::Config;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
+use crate::guard::loops::LoopMemory;
 use crate::judge::decision::Action;
 use crate::judge::fingerprint::FingerprintKey;
 use crate::judge::trace::TraceKey;
@@ -27,7 +28,7 @@ use crate::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipient};
 use crate::mail::header::{Completeness, reverse_path};
 use crate::mail::message::Message;
 use crate::mail::shown::Shown;
-use crate::serve::state::key_beside;
+use crate::serve::state::{TRACE_KEY, TRACE_KEY_BEFORE, key_beside};
 use crate::store::answers::Answers;
 
 /// The arguments.
@@ -110,12 +111,22 @@ fn inquiry(config: &Config) -> Result<Inquiry, String> {
     Ok(Inquiry {
         facts: Arc::new(facts),
         answers: Answers::new([0; 32]),
+        loops: LoopMemory::blank(FingerprintKey::new(key("fingerprint.key"))),
         clock: Clock::System,
         loop_site: config.loop_site.clone(),
-        trace_key: TraceKey::new(key("trace.key")),
+        trace_key: trace_key(config),
         fingerprint_key: FingerprintKey::new(key("fingerprint.key")),
         policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
     })
+}
+
+fn trace_key(config: &Config) -> TraceKey {
+    let key = |name: &str| key_beside(&config.state_dir, name);
+    let current = TraceKey::new(key(TRACE_KEY).unwrap_or([0; 32]));
+    match key(TRACE_KEY_BEFORE) {
+        Some(before) => current.and_before(before),
+        None => current,
+    }
 }
 
 /// As much of the message as the daemon would read, line ends as they would be on the wire.

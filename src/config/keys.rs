@@ -241,19 +241,37 @@ pub const KEYS: &[Key] = &[
         "60",
         "Received lines beyond which other mail is held, if it also bears our trace.",
     ),
-    later(
+    works(
         "loops.fingerprints",
         "1000000",
-        "Messages remembered for the detection of loops without our trace.",
+        "Entries remembered to find loops without our trace, 120 bytes each; a message takes two for each recipient.",
     ),
-    later("loops.window", "\"24h\"", "How long they are remembered."),
-    later("loops.conversation.pair", "\"4/1h\"", "Automatic responses between two addresses."),
-    later("loops.conversation.pair_day", "\"12/24h\"", "The same, over a day."),
-    later("loops.conversation.thread", "\"6/24h\"", "Automatic responses in one thread."),
-    later(
+    works("loops.window", "\"24h\"", "How long they are remembered."),
+    works(
+        "loops.conversation.pair",
+        "\"4/1h\"",
+        "Automatic responses of one address of ours to one address.",
+    ),
+    works("loops.conversation.pair_day", "\"12/24h\"", "The same, over a day."),
+    works(
+        "loops.conversation.thread",
+        "\"6/24h\"",
+        "Automatic responses of one address of ours in one thread, where they answer what answered one of them.",
+    ),
+    works(
         "loops.conversation.domain",
         "\"60/1h\"",
         "Automatic responses of one address of ours to one domain.",
+    ),
+    works(
+        "loops.conversation.agents",
+        "\"60/1h\"",
+        "Messages that look like a person's, from one address to another in one thread: more is an alarm.",
+    ),
+    works(
+        "loops.conversation.agents_found",
+        "\"alarm\"",
+        "What is done then: \"alarm\", or \"hold\".",
     ),
     later(
         "store.backend",

@@ -6,6 +6,7 @@
 pub mod file;
 pub mod keys;
 pub mod lists;
+pub mod loops;
 pub mod sections;
 pub mod show;
 pub mod tap;
@@ -28,6 +29,7 @@ use crate::judge::policy::{Mode, Policy};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 use crate::relay;
+use crate::store::sightings;
 use crate::wire::endpoint::{Endpoint, Protocol};
 
 /// Everything the daemon is given.
@@ -49,6 +51,8 @@ pub struct Config {
     pub policy: Policy,
     /// Whose traces count as ours.
     pub loop_site: String,
+    /// How many messages are remembered for the sake of loops, and how long.
+    pub loops: sightings::Settings,
     /// The audit log.
     pub audit: audit::Settings,
     /// The quarantine.

@@ -13,16 +13,16 @@ use crate::audit::{self, OnFailure};
 use crate::auth;
 use crate::config::file::{Section, Source, Written};
 use crate::config::lists::{self, Kind, WrittenEntry};
+use crate::config::loops::loops;
 use crate::config::tap::tap;
 use crate::config::words::{
-    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, rate, sink,
-    verdict,
+    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, sink, verdict,
 };
 use crate::config::{Admin, Config, Outbound, World, notes_of};
 use crate::judge::lists::{Entry, List};
 use crate::judge::original::Origin;
 use crate::judge::policy::{
-    LoopLimits, Mode, PnoneMeans, Policy, Profile, Rule, RuleAction, SoftfailMeans, Suppress,
+    Mode, PnoneMeans, Policy, Profile, Rule, RuleAction, SoftfailMeans, Suppress,
 };
 use crate::judge::site::Site;
 use crate::mail::address::Domain;
@@ -59,7 +59,8 @@ pub fn config(
     section.end(source);
     let site_name = outbound.listen.first().map(ToString::to_string).unwrap_or_default();
     let site_name = format!("{hostname}/{site_name}");
-    let loop_site = loops(root, source, &mut policy).unwrap_or(site_name);
+    let (loop_site, loops) = loops(root, source, &mut policy);
+    let loop_site = loop_site.unwrap_or(site_name);
     store(root, source);
     let audit = audit_log(root, source, folder, &state_dir, &hostname);
     let quarantine = quarantine(root, source, folder, &state_dir);
@@ -83,6 +84,7 @@ pub fn config(
         auth,
         policy,
         loop_site,
+        loops,
         audit,
         quarantine,
         admin,
@@ -433,36 +435,6 @@ fn entry_table(
         forged,
     };
     (written.check(kind, world.now), at)
-}
-
-fn loops(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut Policy) -> Option<String> {
-    let mut section = root.section(source, "loops");
-    let site = section.value(source, "site", |text| {
-        let right = (1..=120).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_graphic() && !b";,=\"()".contains(&b));
-        right
-            .then(|| text.to_owned())
-            .ok_or("a site is 1 to 120 visible characters without ; , = \" ( )".to_owned())
-    });
-    let default = LoopLimits::default();
-    let mut count = |key, bounds, default: u32| {
-        let found = section.number(source, key, bounds);
-        found.and_then(|written| u32::try_from(written.value).ok()).unwrap_or(default)
-    };
-    policy.loops = LoopLimits {
-        laps_max: count("laps_max", 0..=20, default.laps_max),
-        hops_max_response: count("hops_max_response", 5..=1000, default.hops_max_response),
-        hops_max: count("hops_max", 5..=1000, default.hops_max),
-    };
-    section.number(source, "fingerprints", 1000..=1_000_000_000);
-    section.duration(source, "window", SECOND * 60..=DAY * 30);
-    let mut conversation = section.section(source, "conversation");
-    for key in ["pair", "pair_day", "thread", "domain"] {
-        conversation.value(source, key, rate);
-    }
-    conversation.end(source);
-    section.end(source);
-    site.map(|written| written.value)
 }
 
 fn store(root: &mut Section<'_>, source: &mut Source<'_>) {

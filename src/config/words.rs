@@ -9,8 +9,10 @@ use crate::audit::sinks::{JOURNAL, SinkSettings, SyslogTo};
 use crate::config::values;
 use crate::judge::decision::VerdictKind;
 use crate::judge::lists::Pattern;
+use crate::judge::loops::conversation::Rate;
 use crate::judge::policy::{ClassPattern, Mode, RuleAction};
 use crate::mail::address::Domain;
+use crate::mail::limits::{RATE_COUNT_MAX, RATE_SPAN_MAX};
 use crate::wire::endpoint::Endpoint;
 
 /// `127.0.0.0/8` and `::1`.
@@ -123,13 +125,17 @@ pub fn action(text: &str) -> Result<RuleAction, String> {
     }
 }
 
-/// A number and a time, `4/1h`.
-pub fn rate(text: &str) -> Result<(), String> {
+/// A number and a time, `4/1h`; at most `RATE_COUNT_MAX` in at most `RATE_SPAN_MAX`.
+pub fn rate(text: &str) -> Result<Rate, String> {
     let parts = text.split_once('/');
-    let right = parts.is_some_and(|(count, span)| {
-        count.parse::<u32>().is_ok() && values::duration(span).is_ok()
+    let rate = parts.and_then(|(count, span)| {
+        Some(Rate { count: count.parse().ok()?, span: values::duration(span).ok()? })
     });
-    right.then_some(()).ok_or("write a number and a time, such as \"4/1h\"".to_owned())
+    let rate = rate.ok_or("write a number and a time, such as \"4/1h\"")?;
+    match (1..=RATE_COUNT_MAX).contains(&rate.count) && rate.span <= RATE_SPAN_MAX {
+        true => Ok(rate),
+        false => Err(format!("at least 1 and at most {RATE_COUNT_MAX}, in at most 7 days")),
+    }
 }
 
 /// Where records go beside the file.

@@ -174,6 +174,10 @@ impl Job<'_> {
                 Some(Reason::Unresolved) => {
                     Outcome::later("4.4.3", "DNS of the recipient's domain gives no answer yet")
                 }
+                Some(Reason::Misrouting) => {
+                    // RFC 3463 §3.5: a routing loop.
+                    Outcome::later("4.4.6", "our next hop sends our own mail back: see the log")
+                }
                 _ => Outcome::later("4.7.1", "deferred"),
             };
             self.know(*index, outcome);

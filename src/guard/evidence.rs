@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
-use ulid::Ulid;
 
 use crate::auth::Authenticator;
 use crate::auth::arc::{self, ArcReport};
@@ -19,21 +18,20 @@ use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::spf::SpfOutcome;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::limited::Counted;
+use crate::guard::loops::{self, Round};
 use crate::guard::reverify::Again;
 use crate::judge::Case;
 use crate::judge::alignment::shares_registrable;
 use crate::judge::classify::Guarded;
 use crate::judge::evidence::{
-    DomainFacts, Evidence, Findings, Gap, GapCause, Laps, RecipientEvidence, SentBefore,
+    DomainFacts, Evidence, Findings, Gap, GapCause, RecipientEvidence, SentBefore,
 };
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
-use crate::judge::trace::{Lap, TraceKey};
-use crate::mail::address::{Domain, ForwardPath, ReversePath};
+use crate::mail::address::{Domain, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::{DOMAINS_ASKED_MAX, EVIDENCE_TIME_MAX};
 use crate::mail::message::Message;
-use crate::mail::time::Timestamp;
 
 /// An answer on its way.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -91,6 +89,8 @@ pub struct Gathered {
     pub evidence: Evidence,
     /// One for each recipient of a response or report, in envelope order.
     pub counted: Vec<Counted>,
+    /// One for each recipient: this copy, on its way.
+    pub rounds: Vec<Round>,
 }
 
 impl Inquiry {
@@ -120,7 +120,9 @@ impl Inquiry {
             self.add_verified(&again, verified, &mut evidence, deadline).await;
             self.ask_about(envelope, policy, &mut evidence, deadline).await;
         }
-        let mut all_counted = Vec::new();
+        let (mut all_counted, mut rounds) = (Vec::new(), Vec::new());
+        let limits = &policy.loops.conversation;
+        let asking = loops::Asking { trace_key: &self.trace_key, limits, now: self.now() };
         for recipient in &envelope.recipients {
             let mut sent = SentBefore::default();
             if guarded {
@@ -128,10 +130,11 @@ impl Inquiry {
                 sent = self.sent_before(&counted);
                 all_counted.push(counted);
             }
-            let laps = laps(case, &recipient.path, &self.trace_key);
-            evidence.recipients.push(RecipientEvidence { sent_before: Ok(sent), laps });
+            let (round, loops) = self.loops.ask(envelope, case, &recipient.path, &asking);
+            rounds.push(round);
+            evidence.recipients.push(RecipientEvidence { sent_before: Ok(sent), loops });
         }
-        Gathered { evidence, counted: all_counted }
+        Gathered { evidence, counted: all_counted, rounds }
     }
 
     /// Asks about the domains that the evidence names and that nobody asked about yet.
@@ -186,20 +189,6 @@ fn unknown(cause: GapCause, detail: &str) -> DomainFacts {
     DomainFacts { dmarc: Err(gap()), receives: Err(gap()) }
 }
 
-/// How often and when the message went to this recipient before, as our own traces prove.
-fn laps(case: &Case, recipient: &ForwardPath, key: &TraceKey) -> Laps {
-    let moment = |lap: &Lap| {
-        let millis = Ulid::from_string(&lap.event).map(|event| event.timestamp_ms());
-        Timestamp::from_millis(millis.ok().and_then(|ms| i64::try_from(ms).ok()).unwrap_or(0))
-    };
-    let moments: Vec<Timestamp> = case.laps_of(recipient, key).map(moment).collect();
-    Laps {
-        count: u32::try_from(moments.len()).unwrap_or(u32::MAX),
-        first: moments.iter().min().copied(),
-        last: moments.iter().max().copied(),
-    }
-}
-
 /// The domains whose facts can matter.
 struct Questions {
     asked: BTreeSet<Domain>,
@@ -244,12 +233,15 @@ mod tests {
     use crate::auth::spf::Identity;
     use crate::guard::clock::Clock;
     use crate::guard::inquiry::InForce;
+    use crate::guard::loops::LoopMemory;
     use crate::judge::evidence::{AuthResult, DmarcFacts, Receives, SpfScope};
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::site::Site;
-    use crate::mail::address::Address;
+    use crate::judge::trace::TraceKey;
+    use crate::mail::address::{Address, ForwardPath};
     use crate::mail::envelope::{Client, MailFrom, Parameters, Recipient};
     use crate::mail::header::Completeness;
+    use crate::mail::time::Timestamp;
     use crate::store::answers::Answers;
 
     /// Answers each question after so long.
@@ -304,6 +296,7 @@ mod tests {
         Inquiry {
             facts: Arc::new(Slow(each)),
             answers: Answers::new([1; 32]),
+            loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
             clock: Clock::From(Timestamp::from_millis(1_600_000_000_000), Instant::now()),
             loop_site: "here".to_owned(),
             trace_key: TraceKey::new([2; 32]),

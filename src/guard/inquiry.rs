@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::guard::clock::Clock;
 use crate::guard::evidence::Facts;
+use crate::guard::loops::LoopMemory;
 use crate::judge::decide::decide;
 use crate::judge::decision::Decision;
 use crate::judge::evidence::Evidence;
@@ -27,6 +28,8 @@ pub struct Inquiry {
     pub facts: Arc<dyn Facts>,
     /// How many limited responses went out.
     pub answers: Arc<Answers>,
+    /// What is remembered of messages that may go round.
+    pub loops: LoopMemory,
     /// The time.
     pub clock: Clock,
     /// Whose traces count as ours.

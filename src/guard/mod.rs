@@ -12,6 +12,7 @@ pub mod hold;
 pub mod ids;
 pub mod inquiry;
 pub mod limited;
+pub mod loops;
 pub mod outcome;
 pub mod plan;
 pub mod record;
@@ -152,6 +153,7 @@ impl Guard {
             }
             LineEnds::Bare | LineEnds::Ambiguous => Gathered::default(),
         };
+        let rounds = std::mem::take(&mut gathered.rounds);
         let now = self.now();
         let Decided { decisions, reserved } =
             self.inquiry.decide(&incoming.envelope, &case, &mut gathered, policy, now);
@@ -160,6 +162,7 @@ impl Guard {
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
         remember(reserved, &acted, now);
         self.count(&acted, &told, began.elapsed());
+        loops::remember(rounds, &acted, &told);
         answer::replies(&acted.outcomes, recorded, protocol, event)
     }
 

@@ -18,6 +18,7 @@ impl Guard {
     pub fn records(&self, acted: &Acted, told: &Told<'_>) -> Vec<Record> {
         let case = told.case;
         let response = case.class.guarded() != Guarded::No;
+        let looping = acted.decisions.iter().any(|it| it.loop_finding.is_some());
         let fingerprint = case.fingerprint.to_string();
         let responder: Vec<_> = case.responder.iter().cloned().collect();
         let handled = Handled {
@@ -39,7 +40,7 @@ impl Guard {
             origin: case.origin,
             original: response.then_some(&case.original),
             matched: None,
-            evidence: response.then_some(told.evidence),
+            evidence: (response || looping).then_some(told.evidence),
         };
         handled.records(&acted.decisions)
     }

@@ -391,6 +391,7 @@ pub(crate) mod tests {
     use crate::guard::clock::Clock;
     use crate::guard::evidence::{Asking, Facts};
     use crate::guard::inquiry::InForce;
+    use crate::guard::loops::LoopMemory;
     use crate::judge::evidence::{Alignment, DmarcFacts, DmarcPolicy, DmarcRecord, Receives};
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::policy::Policy;
@@ -506,6 +507,7 @@ pub(crate) mod tests {
         let inquiry = Inquiry {
             facts: Arc::new(Zone(answers_after)),
             answers: Answers::new([1; 32]),
+            loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
             clock: Clock::From(Timestamp::from_millis(1_600_000_000_000), Instant::now()),
             loop_site: "here".to_owned(),
             trace_key: TraceKey::new([2; 32]),

@@ -56,8 +56,8 @@ fn decision(
     let (judged, gaps) = judged.map(|Judged { verdict, gaps }| (verdict, gaps)).unzip();
     let gaps = gaps.unwrap_or_default();
     let known = evidence.recipients.get(index);
-    let laps = known.map(|known| known.laps).unwrap_or_default();
-    let mut looping = loop_finding(case, recipient, &laps, &policy.loops, now);
+    let mut looping =
+        known.and_then(|known| loop_finding(case, recipient, &known.loops, &policy.loops, now));
     let asked = Asked {
         envelope,
         recipient,
@@ -83,7 +83,7 @@ fn decision(
     }
     let (text, otherwise) = (tell::sentence(&asked, &settled), tell::otherwise(&asked, &settled));
     if let Some(found) = looping.as_mut().filter(|_| action == Action::Deliver) {
-        found.stopped = 0;
+        found.stopped = found.stopped.saturating_sub(1);
     }
     Decision {
         text,
@@ -135,7 +135,9 @@ fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) ->
             Some(limit) => settled(Action::Quarantine, limit),
             None => Settled { action: Action::Deliver, counts: true, rule, reason, mode },
         },
-        RuleAction::Defer if is_young(asked) => settled(Action::Defer, reason),
+        RuleAction::Defer if reason == Reason::Misrouting || is_young(asked) => {
+            settled(Action::Defer, reason)
+        }
         RuleAction::Defer => {
             let unknown = Verdict::Unknown { cause: GapCause::Dns };
             let row = table_row(asked.policy.profile, asked.case.class, &unknown);
@@ -200,11 +202,12 @@ mod tests {
     use crate::judge::classify::DsnAction;
     use crate::judge::decision::VerdictKind;
     use crate::judge::evidence::{
-        AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Laps, Receives,
-        RecipientEvidence, Source, SpfFinding, SpfScope,
+        AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives, RecipientEvidence,
+        Source, SpfFinding, SpfScope,
     };
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::lists::{Entry, List, Pattern};
+    use crate::judge::loops::{Laps, LoopEvidence};
     use crate::judge::original::Original;
     use crate::judge::policy::{ClassPattern, Rule};
     use crate::judge::read_alone;
@@ -311,7 +314,10 @@ mod tests {
             }
             evidence.recipients.push(RecipientEvidence {
                 sent_before: Ok(self.sent),
-                laps: Laps { count: self.laps, ..Laps::default() },
+                loops: LoopEvidence {
+                    laps: Laps { count: self.laps, ..Laps::default() },
+                    ..LoopEvidence::default()
+                },
             });
             evidence
         }

@@ -268,6 +268,12 @@ reasons! {
     Notification = "notification",
     /// It goes round.
     Loop = "loop",
+    /// Responders answer one another.
+    Conversation = "conversation",
+    /// The bounce of what its recipient forwards.
+    ForwardedBounce = "forwarded-bounce",
+    /// Our next hop sends our own mail back.
+    Misrouting = "misrouting",
     /// The subject message had a null reverse-path: nobody waits for an answer.
     NullSubject = "null-subject",
     /// The recipient's domain does not exist.

@@ -9,10 +9,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::judge::loops::LoopEvidence;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::author::AuthorSign;
 use crate::mail::shown::Shown;
-use crate::mail::time::Timestamp;
 
 /// The result of an authentication method, in the words of RFC 8601 §2.7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -286,19 +286,8 @@ pub struct SentBefore {
 pub struct RecipientEvidence {
     /// How many limited responses it got before; a gap when the memory failed.
     pub sent_before: Known<SentBefore>,
-    /// What our own trace proves of the message's earlier ways to it.
-    pub laps: Laps,
-}
-
-/// How often a message went to a recipient before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Laps {
-    /// How often.
-    pub count: u32,
-    /// When it first did.
-    pub first: Option<Timestamp>,
-    /// When it last did.
-    pub last: Option<Timestamp>,
+    /// What is known of this message's earlier rounds to it.
+    pub loops: LoopEvidence,
 }
 
 /// Everything `decide` sees beside the case and the policy.

@@ -75,6 +75,13 @@ impl Fingerprint {
         Fingerprint(short(&hasher))
     }
 
+    /// The fingerprint of these pieces, each with its length; `purpose` keeps kinds apart.
+    pub fn of_pieces(purpose: &str, pieces: &[&[u8]], key: &FingerprintKey) -> Fingerprint {
+        let mut hasher = key.hasher(purpose);
+        pieces.iter().for_each(|piece| put(&mut hasher, piece));
+        Fingerprint(short(&hasher))
+    }
+
     /// The 128 bits.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -162,7 +169,8 @@ fn short(hasher: &blake3::Hasher) -> [u8; 16] {
     out
 }
 
-fn single_spaced(value: &str) -> String {
+/// The words of a text, each with one space before the next.
+pub fn single_spaced(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for word in value.split_ascii_whitespace() {
         if !out.is_empty() {

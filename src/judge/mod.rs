@@ -40,6 +40,8 @@ use crate::judge::border::{Border, End, Trace};
 use crate::judge::classify::{Class, Guarded, Signal, classify};
 use crate::judge::evidence::{Gap, GapCause};
 use crate::judge::fingerprint::{Campaign, Fingerprint, FingerprintKey};
+use crate::judge::loops::marks::{ForwardedOriginal, LoopMarks, stations};
+use crate::judge::loops::weak::weak;
 use crate::judge::original::{Origin, Original};
 use crate::judge::reading::Reading;
 use crate::judge::signs::Mark;
@@ -47,8 +49,8 @@ use crate::judge::site::Site;
 use crate::judge::trace::{Lap, TRACE_FIELD, TraceKey};
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
-use crate::mail::header::{Completeness, Field, reverse_path};
-use crate::mail::limits::TRACES_READ_MAX;
+use crate::mail::header::{Completeness, Field, Fields, reverse_path};
+use crate::mail::limits::{STATIONS_MAX, TRACES_READ_MAX};
 use crate::mail::message::{Message, View};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
@@ -78,6 +80,10 @@ pub struct Case {
     pub subject: Option<String>,
     /// What it keeps when it is forwarded.
     pub fingerprint: Fingerprint,
+    /// What it keeps even where forwarders rewrite it.
+    pub weak: Fingerprint,
+    /// What its header says of the mailboxes it went through.
+    pub marks: LoopMarks,
     /// What it has in common with others of its run; `None` for what is no response, or does not
     /// return a whole message.
     pub campaign: Option<Campaign>,
@@ -102,10 +108,56 @@ pub struct Keys<'a> {
 pub fn read(envelope: &Envelope, message: &Message, site: &Site, keys: &Keys<'_>) -> Case {
     let view = message.view();
     let mut case = case(Some(envelope.reverse_path()), message, &view, site, keys.fingerprint);
-    let traces = view.fields.all(TRACE_FIELD).take(TRACES_READ_MAX);
-    case.laps =
-        traces.filter_map(|trace| Lap::read(&trace.text(), keys.loop_site, keys.trace)).collect();
+    case.laps = laps(&view.fields, keys);
+    case.marks.since_ours = since_ours(&view.fields, keys);
+    case.marks.forwarded = forwarded(&case, message, keys);
     case
+}
+
+/// Traces of our site, from the newest to the oldest.
+fn laps(fields: &Fields<'_>, keys: &Keys<'_>) -> Vec<Lap> {
+    let traces = fields.all(TRACE_FIELD).take(TRACES_READ_MAX);
+    traces.filter_map(|trace| Lap::read(&trace.text(), keys.loop_site, keys.trace)).collect()
+}
+
+/// Received lines above the newest trace of ours.
+fn since_ours(fields: &Fields<'_>, keys: &Keys<'_>) -> Option<u32> {
+    let ours = |field: &Field<'_>| {
+        field.is(TRACE_FIELD) && Lap::read(&field.text(), keys.loop_site, keys.trace).is_some()
+    };
+    let newest = fields.iter().position(ours)?;
+    let above = fields.iter().take(newest).filter(|field| field.is("received"));
+    u32::try_from(above.count()).ok()
+}
+
+/// Whether it reports the failure of a message that one of our mailboxes forwarded: our own trace
+/// in the embedded header says that we relayed it to the address that failed, and the lines around
+/// it whom it had been for.
+fn forwarded(case: &Case, message: &Message, keys: &Keys<'_>) -> Option<ForwardedOriginal> {
+    case.class.dsn_action()?;
+    let embedded = message.bytes().get(case.original.embedded.clone()?)?;
+    let fields = Fields::read(embedded);
+    // Why: a person who sends a message on is told of its failure, and forwards nothing by himself.
+    if fields.has("resent-from") {
+        return None;
+    }
+    let failed = &case.original.failed_recipients;
+    let relayed = laps(&fields, keys).iter().any(|lap| {
+        failed.iter().any(|to| lap.went_to(&ForwardPath::Address(to.clone()), keys.trace))
+    });
+    let named = Trace::of(&fields).lines.into_iter().filter_map(|line| {
+        let recipient = line.recipient?;
+        Address::parse(recipient.trim_matches(['<', '>']))
+    });
+    let through = stations(&fields).into_iter().map(|station| station.mailbox);
+    let mut by: Vec<Address> = Vec::new();
+    for mailbox in through.chain(named).take(STATIONS_MAX) {
+        let known = failed.iter().chain(&by).any(|other| other.same_mailbox(&mailbox));
+        if !known {
+            by.push(mailbox);
+        }
+    }
+    (relayed && !by.is_empty()).then_some(ForwardedOriginal { by })
 }
 
 /// Reads a message of which only the bytes are left: its reverse-path is that of its topmost
@@ -114,17 +166,6 @@ pub fn read_alone(message: &Message, site: &Site, key: &FingerprintKey) -> Case 
     let view = message.view();
     let path = view.fields.first("return-path").and_then(|field| reverse_path(&field.text()));
     case(path.as_ref(), message, &view, site, key)
-}
-
-impl Case {
-    /// The traces that prove that this message went to this recipient before.
-    pub fn laps_of<'c>(
-        &'c self,
-        recipient: &'c ForwardPath,
-        key: &'c TraceKey,
-    ) -> impl Iterator<Item = &'c Lap> {
-        self.laps.iter().filter(|lap| lap.went_to(recipient, key))
-    }
 }
 
 fn case(
@@ -137,6 +178,7 @@ fn case(
     let reading = Reading::new(view, path);
     let (class, mut signals) = classify(&reading);
     let fields = &view.fields;
+    let fingerprint = Fingerprint::of(view, message.bytes(), key);
     let mut case = Case {
         class,
         signals: Vec::new(),
@@ -148,7 +190,9 @@ fn case(
         laps: Vec::new(),
         date: None,
         subject: fields.first("subject").map(|_| Shown::new(&reading.subject).into_string()),
-        fingerprint: Fingerprint::of(view, message.bytes(), key),
+        fingerprint,
+        weak: weak(view, fingerprint, key),
+        marks: LoopMarks::of(fields),
         campaign: None,
         border: None,
         gaps: Vec::new(),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::judge::classify::{Class, DsnAction};
 use crate::judge::decision::VerdictKind;
 use crate::judge::lists::{List, Pattern};
+use crate::judge::loops::conversation::ConversationLimits;
 use crate::judge::original::Origin;
 use crate::judge::site::Site;
 
@@ -187,11 +188,14 @@ pub struct LoopLimits {
     pub hops_max_response: u32,
     /// `Received` lines of other mail beyond which it is held, if it also bears our trace.
     pub hops_max: u32,
+    /// How much two may talk.
+    pub conversation: ConversationLimits,
 }
 
 impl Default for LoopLimits {
     fn default() -> Self {
-        LoopLimits { laps_max: 1, hops_max_response: 25, hops_max: 60 }
+        let conversation = ConversationLimits::default();
+        LoopLimits { laps_max: 1, hops_max_response: 25, hops_max: 60, conversation }
     }
 }
 

@@ -105,7 +105,11 @@ fn rule(name: &str, action: RuleAction, reason: Reason) -> Ruling {
 fn going_round(asked: &Asked<'_>) -> Option<Ruling> {
     let reason = match asked.loop_finding?.kind {
         LoopKind::Hops => Reason::Hops,
-        _ => Reason::Loop,
+        LoopKind::Lap | LoopKind::Progression => Reason::Loop,
+        LoopKind::Conversation => Reason::Conversation,
+        LoopKind::ForwardedBounce => Reason::ForwardedBounce,
+        // Why no quarantine: it would take a site's whole mail until somebody mends the way.
+        LoopKind::Misrouting => return Some(rule("loop", RuleAction::Defer, Reason::Misrouting)),
     };
     // Why: a loop is held whatever `policy.suppress` says: a 5xx makes one more message of it.
     Some(rule("loop", RuleAction::Quarantine, reason))

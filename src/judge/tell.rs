@@ -5,7 +5,9 @@
 
 use crate::judge::classify::Class;
 use crate::judge::decide::{Settled, limits_of};
-use crate::judge::decision::{Action, FailureKind, ProofKind, Reason, Scope, Verdict};
+use crate::judge::decision::{
+    Action, FailureKind, LoopFinding, LoopKind, ProofKind, Reason, Scope, Verdict,
+};
 use crate::judge::evidence::{Gap, GapCause};
 use crate::judge::lists::List;
 use crate::judge::ruling::Asked;
@@ -22,7 +24,11 @@ pub fn sentence(asked: &Asked<'_>, settled: &Settled) -> String {
         Reason::Notification => {
             "A machine sends it unasked; it answers nobody, so nobody is judged.".to_owned()
         }
-        Reason::Loop | Reason::Hops => loop_sentence(asked, to.as_str()),
+        Reason::Loop
+        | Reason::Hops
+        | Reason::Conversation
+        | Reason::ForwardedBounce
+        | Reason::Misrouting => loop_sentence(asked, to.as_str()),
         Reason::NullSubject => {
             format!("The message it answers had a null reverse-path: nobody waits for this {kind}.")
         }
@@ -146,12 +152,34 @@ pub fn cause_words(cause: GapCause) -> &'static str {
 }
 
 fn loop_sentence(asked: &Asked<'_>, to: &str) -> String {
-    match asked.loop_finding {
-        Some(found) if found.laps > 0 => {
-            format!("It goes round: it was here for {to} {} time(s) before.", found.laps)
+    let Some(found) = asked.loop_finding else { return String::new() };
+    let other = found.between.get(1).map(|other| Shown::new(other).into_string());
+    let between = other.as_ref().map(|other| format!(" between {other} and {to}"));
+    let between = between.unwrap_or_default();
+    let LoopFinding { laps, hops, .. } = found;
+    match found.kind {
+        LoopKind::Lap => {
+            format!("It goes round{between}: it was here for {to} {laps} time(s) before.")
         }
-        Some(found) => format!("It has {} hops behind it, which no response needs.", found.hops),
-        None => String::new(),
+        LoopKind::Progression => format!(
+            "It goes round{between}: it came by for {to} again and again, and its hops rose by the \
+             same step {laps} times in a row, to {hops}."
+        ),
+        LoopKind::Hops => format!("It has {hops} hops behind it, more than any way needs."),
+        LoopKind::Conversation => {
+            let other = other.unwrap_or_else(|| "our address".to_owned());
+            format!("{other} and {to} answer one another: {laps} of these went out lately.")
+        }
+        LoopKind::ForwardedBounce => {
+            let other = other.unwrap_or_else(|| "another address".to_owned());
+            format!(
+                "It is the bounce of a message that was forwarded to {other} or from there to {to}, \
+                 and would be forwarded again."
+            )
+        }
+        LoopKind::Misrouting => "Our next hop sends our own mail back to us: its route for this \
+             recipient ends here. Correct that route; until then the mail waits at the client."
+            .to_owned(),
     }
 }
 

@@ -18,19 +18,39 @@ pub const TRACE_FIELD: &str = "X-Replyguard-Trace";
 /// Bytes of one recipient's code.
 const CODE_BYTES: usize = 8;
 
-/// The site's key for traces, 256 bit, from the state directory.
+/// The site's key for traces, 256 bit, from the state directory; and the one before it, whose
+/// traces are still on their way.
 #[derive(Clone)]
-pub struct TraceKey([u8; 32]);
+pub struct TraceKey {
+    now: [u8; 32],
+    before: Option<[u8; 32]>,
+}
+
+/// Which of the two keys made a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Now,
+    Before,
+}
 
 impl TraceKey {
     /// From 32 bytes of chance.
     pub fn new(bytes: [u8; 32]) -> TraceKey {
-        TraceKey(bytes)
+        TraceKey { now: bytes, before: None }
     }
 
-    fn code(&self, site: &str, event: &str, recipient: &ForwardPath) -> [u8; CODE_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        // Why: another spelling of the mailbox is no other lap.
+    /// The same, with the key that it replaced: traces made with that one still count.
+    pub fn and_before(self, bytes: [u8; 32]) -> TraceKey {
+        TraceKey { before: Some(bytes), ..self }
+    }
+
+    fn hasher(&self, age: Age) -> blake3::Hasher {
+        let before = self.before.as_ref().filter(|_| age == Age::Before);
+        blake3::Hasher::new_keyed(before.unwrap_or(&self.now))
+    }
+
+    fn code(&self, age: Age, site: &str, event: &str, recipient: &ForwardPath) -> [u8; CODE_BYTES] {
+        let mut hasher = self.hasher(age);
         for part in ["rcpt", site, event, recipient.canonical().as_str()] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
@@ -38,8 +58,8 @@ impl TraceKey {
         first_bytes(&hasher)
     }
 
-    fn seal(&self, site: &str, event: &str, lap: u32, codes: &str) -> [u8; CODE_BYTES] {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+    fn seal(&self, age: Age, site: &str, event: &str, lap: u32, codes: &str) -> [u8; CODE_BYTES] {
+        let mut hasher = self.hasher(age);
         for part in ["line", site, event, &lap.to_string(), codes] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
@@ -101,7 +121,7 @@ pub fn lines(
     fill: &[u8; 256],
 ) -> Vec<u8> {
     let codes = codes(key, trace, fill);
-    let seal = hex(&key.seal(trace.site, trace.event, trace.lap, &codes));
+    let seal = hex(&key.seal(Age::Now, trace.site, trace.event, trace.lap, &codes));
     let mut text = format!(
         "{TRACE_FIELD}: v=1; s={}; e={}; l={};\r\n\tm={seal}",
         trace.site, trace.event, trace.lap
@@ -138,7 +158,7 @@ fn codes(key: &TraceKey, trace: &Trace<'_>, fill: &[u8; 256]) -> String {
         _ if count <= TRACE_RECIPIENTS_MAX => TRACE_RECIPIENTS_MAX,
         _ => return String::new(),
     };
-    let real = trace.recipients.iter().map(|to| key.code(trace.site, trace.event, to));
+    let real = trace.recipients.iter().map(|to| key.code(Age::Now, trace.site, trace.event, to));
     let chance = fill.as_chunks::<CODE_BYTES>().0.iter().copied();
     let mut codes: Vec<String> = real.chain(chance).take(padded).map(|code| hex(&code)).collect();
     // Why: sorted, the real ones do not stand first.
@@ -155,6 +175,7 @@ pub struct Lap {
     pub lap: u32,
     codes: Vec<String>,
     site: String,
+    age: Age,
 }
 
 impl Lap {
@@ -175,17 +196,25 @@ impl Lap {
             }
         }
         let (event, lap) = (event?, lap?);
-        let right = hex(&key.seal(site, &event, lap, &codes));
-        if !same(right.as_bytes(), seal?.as_bytes()) {
-            return None;
-        }
-        let codes = codes.split(',').map(str::to_owned).collect();
-        Some(Lap { event, lap, codes, site: site.to_owned() })
+        let seal = seal?;
+        let ages = [Some(Age::Now), key.before.map(|_| Age::Before)];
+        let age = ages.into_iter().flatten().find(|age| {
+            let right = hex(&key.seal(*age, site, &event, lap, &codes));
+            same(right.as_bytes(), seal.as_bytes())
+        })?;
+        let codes = codes.split(',').filter(|code| !code.is_empty()).map(str::to_owned).collect();
+        Some(Lap { event, lap, codes, site: site.to_owned(), age })
+    }
+
+    /// How many recipients this copy had gone to, as it shows: 1, 8 (2 to 8) or 32 (9 to 32); 0
+    /// for more.
+    pub fn recipients(&self) -> usize {
+        self.codes.len()
     }
 
     /// Whether this copy had gone to this recipient.
     pub fn went_to(&self, recipient: &ForwardPath, key: &TraceKey) -> bool {
-        let code = hex(&key.code(&self.site, &self.event, recipient));
+        let code = hex(&key.code(self.age, &self.site, &self.event, recipient));
         self.codes.iter().any(|known| same(known.as_bytes(), code.as_bytes()))
     }
 }
@@ -254,6 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn a_replaced_key_is_read_and_never_written() {
+        let recipients = [to("joe@bank.example")];
+        let old = value(&written(&recipients));
+        let new = key(2).and_before([1; 32]);
+        let lap = Lap::read(&old, "uni", &new).unwrap();
+        assert!(lap.went_to(&recipients[0], &new));
+        assert!(!lap.went_to(&to("eve@bank.example"), &new));
+        let trace = Trace { site: "uni", event: "01J", lap: 0, recipients: &recipients };
+        let fresh = String::from_utf8(lines(&new, &trace, &arrival(), &[7; 256])).unwrap();
+        assert!(Lap::read(&value(&fresh), "uni", &key(2)).is_some());
+        assert_eq!(Lap::read(&value(&fresh), "uni", &key(1)), None);
+    }
+
+    #[test]
     fn what_is_forged_or_of_another_site_counts_nothing() {
         let lines = written(&[to("joe@bank.example")]);
         let value = value(&lines);
@@ -272,8 +315,7 @@ mod tests {
             let recipients: Vec<_> = (0..count).map(|n| to(&format!("u{n}@x.example"))).collect();
             let lines = written(&recipients);
             let lap = Lap::read(&value(&lines), "uni", &key(1)).unwrap();
-            let found = lap.codes.iter().filter(|code| !code.is_empty()).count();
-            assert_eq!(found, codes, "{count} recipients");
+            assert_eq!(lap.recipients(), codes, "{count} recipients");
             assert!(lines.len() <= TRACE_LINES_BYTES_MAX);
             assert!(lines.lines().all(|line| line.len() < 100), "{lines}");
         }

@@ -362,6 +362,72 @@ pub const TRACE_RECIPIENTS_MAX: usize = 32;
 /// Bytes that our two lines on top of a message take at most; SIZE is announced less by it.
 pub const TRACE_LINES_BYTES_MAX: usize = 2048;
 
+/// Bytes of a folded subject that the weak fingerprint looks at.
+pub const SUBJECT_BYTES_MAX: usize = 1000;
+
+/// Tags and prefixes taken off one subject; two forwarders that each add one are cut before.
+pub const SUBJECT_TAGS_MAX: usize = 64;
+
+/// Mailboxes kept of those that a header says a message went through.
+pub const STATIONS_MAX: usize = 16;
+
+/// How often one field may name the same mailbox before many hops are held.
+pub const STATION_TIMES_MAX: u32 = 3;
+
+/// Rises of the hops by one step that prove a loop for the strong fingerprint: it is cut at its
+/// fourth copy for the same recipient.
+pub const RISES_STRONG: u32 = 3;
+
+/// The same for the weak one, whose first copy may not be joined with the others: it is cut at the
+/// fifth or sixth.
+pub const RISES_WEAK: u32 = 4;
+
+/// Rises needed beyond these where copies come by several paths.
+pub const RISES_MIXED: u32 = 2;
+
+/// How often persons may send a message on before its laps count as a loop's.
+pub const RESENT_FORGIVEN_MAX: u32 = 4;
+
+const _: () = assert!(RISES_STRONG < RISES_WEAK);
+
+/// How old a trace of ours may be and still count: a queue gives up after five days.
+pub const TRACE_AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// The most that a limit of conversations may allow: so many moments are kept, 4 bytes each.
+pub const RATE_COUNT_MAX: u32 = 1000;
+
+/// The longest time of such a limit.
+pub const RATE_SPAN_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// Entries of one shard of a table, at least: below, one lock is enough.
+pub const TABLE_SHARD_ENTRIES: usize = 8192;
+
+/// Shards of a table: so many sessions look up at once.
+pub const TABLE_SHARDS_MAX: usize = 16;
+
+/// Tags that owners of a table's entries are told apart by, 4 bytes each in each shard. Two owners
+/// with one tag share one share.
+pub const OWNER_TAGS: usize = 16_384;
+
+/// Keys of conversations: 100 bytes each, and 4 for each message counted.
+pub const WINDOWS_MAX: usize = 200_000;
+
+/// How long the addresses of a next hop may be asked for at the start.
+pub const NAMES_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How soon a message must come back from the next hop to show that the way goes round.
+pub const MISROUTED_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// How many may come back in `MISROUTED_WINDOW`; each of them is held as a loop of its own.
+pub const MISROUTED_MAX: usize = 10;
+
+/// In which time they are counted.
+pub const MISROUTED_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long after the last one the way counts as going round: what was told to wait comes again
+/// within this time (Postfix tries after 5 minutes first, Exim after 15).
+pub const MISROUTED_LASTS: Duration = Duration::from_secs(20 * 60);
+
 /// Time in which limited responses are counted.
 pub const LIMIT_WINDOW: Duration = Duration::from_secs(24 * 3600);
 

@@ -11,6 +11,7 @@ pub mod smtp;
 pub mod state;
 pub mod taps;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,9 +30,11 @@ use crate::config::{self, Config, Outbound};
 use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
+use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
 use crate::mail::limits::{
-    ACCEPT_PAUSE, EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
+    ACCEPT_PAUSE, EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE,
+    REFUSALS_MAX, TIDY_EVERY,
 };
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
@@ -42,7 +45,7 @@ use crate::serve::taps::Taps;
 use crate::store::Store;
 use crate::store::answers::Answers;
 use crate::store::null::Null;
-use crate::wire::endpoint::Endpoint;
+use crate::wire::endpoint::{Endpoint, NextHop};
 
 /// Why the daemon cannot start; for the administrator.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +120,13 @@ impl Server {
         let inquiry = Arc::new(Inquiry {
             facts: Arc::new(Authenticator::new(&config.auth)?),
             answers: Answers::new(state.chance()?),
+            loops: LoopMemory::new(
+                state.fingerprint_key()?,
+                &config.loop_site,
+                &config.loops,
+                &config.policy.loops.conversation,
+                addresses(&config.relay.next_hops).await,
+            ),
             clock: Clock::System,
             loop_site: config.loop_site.clone(),
             trace_key: state.trace_key()?,
@@ -286,6 +296,20 @@ impl Stopper {
     }
 }
 
+/// The addresses of the next hops, to know their mail by; a name without an answer has none.
+async fn addresses(next_hops: &[NextHop]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for hop in next_hops {
+        let Endpoint::Tcp { host, port } = &hop.endpoint else { continue };
+        let asked = tokio::net::lookup_host((host.as_str(), *port));
+        match timeout(NAMES_DEADLINE, asked).await {
+            Ok(Ok(places)) => found.extend(places.map(|place| place.ip().to_canonical())),
+            _ => warn!(host, "the next hop's name has no address now: misrouting is not seen"),
+        }
+    }
+    found
+}
+
 /// Puts the policy of another configuration in force: rules, lists, what is ours. Gives the keys
 /// whose change waits for a restart.
 pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str> {
@@ -297,6 +321,7 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("tap", running.tap == new.tap),
         ("dns", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
+        ("loops.fingerprints and loops.window", running.loops == new.loops),
         ("audit", running.audit == new.audit),
         ("admin", running.admin == new.admin),
         ("quarantine", running.quarantine == new.quarantine),

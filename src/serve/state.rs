@@ -33,6 +33,12 @@ pub enum StateError {
     },
 }
 
+/// The file of the key of our traces. To replace it, name it `TRACE_KEY_BEFORE` and start again.
+pub const TRACE_KEY: &str = "trace.key";
+
+/// The file of the key before it, whose traces still count for a week.
+pub const TRACE_KEY_BEFORE: &str = "trace.key.before";
+
 /// A state directory that is ours as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -60,9 +66,14 @@ impl StateDir {
         }
     }
 
-    /// The key of our traces. Guards that share a `loops.site` must share this file.
+    /// The key of our traces, and the one it replaced, if there is one. Guards that share a
+    /// `loops.site` must share these files.
     pub fn trace_key(&self) -> Result<TraceKey, StateError> {
-        self.key("trace.key").map(TraceKey::new)
+        let current = TraceKey::new(self.key(TRACE_KEY)?);
+        Ok(match self.path.join(TRACE_KEY_BEFORE).exists() {
+            true => current.and_before(self.key(TRACE_KEY_BEFORE)?),
+            false => current,
+        })
     }
 
     /// The key of fingerprints.
@@ -123,6 +134,20 @@ fn write_new(folder: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_key_that_is_renamed_is_replaced_and_still_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let first = state.key(TRACE_KEY).unwrap();
+        std::fs::rename(folder.path().join(TRACE_KEY), folder.path().join(TRACE_KEY_BEFORE))
+            .unwrap();
+        state.trace_key().unwrap();
+        assert_ne!(state.key(TRACE_KEY).unwrap(), first);
+        assert_eq!(state.key(TRACE_KEY_BEFORE).unwrap(), first);
+        std::fs::write(folder.path().join(TRACE_KEY_BEFORE), b"short").unwrap();
+        assert!(matches!(state.trace_key(), Err(StateError::NoKey { .. })));
+    }
 
     #[test]
     fn one_process_has_a_state_directory_and_its_keys_stay() {

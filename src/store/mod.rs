@@ -9,6 +9,10 @@
 
 pub mod answers;
 pub mod null;
+pub mod returns;
+pub mod sightings;
+pub mod table;
+pub mod windows;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -475,6 +475,7 @@ fn with_evidence(mut records: Vec<Record>) -> Vec<Record> {
             laps: 0,
             first_lap: None,
             last_lap: None,
+            rounds: None,
         });
     }
     records

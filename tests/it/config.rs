@@ -187,8 +187,8 @@ fn lists_and_domains_come_from_files_too() {
 
 #[test]
 fn keys_of_later_versions_are_noted() {
-    let config = read("[loops]\nwindow = \"12h\"\n");
-    assert_eq!(config.notes, ["`loops.window` is read, but does nothing in this version"]);
+    let config = read("[store]\nbackend = \"memory\"\n");
+    assert_eq!(config.notes, ["`store.backend` is read, but does nothing in this version"]);
 }
 
 /// Goal: what lets answers to forged senders out is loud at every load.

@@ -14,6 +14,7 @@ use replyguard::auth::{Authenticator, Settings};
 use replyguard::guard::clock::Clock;
 use replyguard::guard::evidence::Gathered;
 use replyguard::guard::inquiry::{Explained, InForce, Inquiry};
+use replyguard::guard::loops::LoopMemory;
 use replyguard::judge::Case;
 use replyguard::judge::evidence::Gap;
 use replyguard::judge::fingerprint::FingerprintKey;
@@ -78,6 +79,7 @@ pub fn desk_with(change: impl FnOnce(&mut Policy, &mut Settings)) -> Desk {
     let inquiry = Inquiry {
         facts: Arc::new(Authenticator::new(&settings).unwrap()),
         answers: Answers::new([1; 32]),
+        loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
         clock: Clock::From(then, tokio::time::Instant::now()),
         loop_site: "here".to_owned(),
         trace_key: TraceKey::new([2; 32]),

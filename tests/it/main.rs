@@ -29,6 +29,7 @@ mod hop;
 mod house;
 mod known;
 mod licences;
+mod loops;
 mod quarantine;
 mod records;
 mod relay;

@@ -17,6 +17,7 @@ use replyguard::guard::Guard;
 use replyguard::guard::clock::Clock;
 use replyguard::guard::evidence::{Asking, Facts};
 use replyguard::guard::inquiry::{InForce, Inquiry};
+use replyguard::guard::loops::LoopMemory;
 use replyguard::judge::evidence::{
     Alignment, AuthResult, DmarcFacts, DmarcPolicy, DmarcRecord, DomainFacts, Gap, GapCause,
     Receives, SpfScope,
@@ -141,6 +142,13 @@ impl Rig {
         let inquiry = Inquiry {
             facts: Arc::new(ThoughtUp),
             answers: Answers::new([1; 32]),
+            loops: LoopMemory::new(
+                FingerprintKey::new([3; 32]),
+                &config.loop_site,
+                &config.loops,
+                &config.policy.loops.conversation,
+                Vec::new(),
+            ),
             clock: Clock::From(now, Instant::now()),
             loop_site: config.loop_site.clone(),
             trace_key: TraceKey::new([2; 32]),
