@@ -39,7 +39,6 @@ pub struct Row {
     pub path: String,
     pub label: String,
     pub message_id: String,
-    pub return_path: String,
     pub found_as: String,
     pub bytes: Vec<u8>,
 }
@@ -77,8 +76,7 @@ pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for line in index.lines().skip(1) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [path, label, _, _, _, _, message_id, return_path, _, _, _, found_as, ..] =
-            columns.as_slice()
+        let [path, label, _, _, _, _, message_id, _, _, _, _, found_as, ..] = columns.as_slice()
         else {
             continue;
         };
@@ -96,7 +94,6 @@ pub fn rows() -> Vec<Row> {
             path: path.to_string(),
             label: label.to_string(),
             message_id: plain(message_id),
-            return_path: plain(return_path),
             found_as: found_as.to_string(),
             bytes,
         });
