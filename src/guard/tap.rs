@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::auth::dkim::{DkimReport, Extent, Prepared};
@@ -84,6 +85,23 @@ pub struct Counts {
     pub refused: AtomicU64,
 }
 
+/// A message under verification. When it is dropped, nobody hears of it.
+pub struct Verifying {
+    pending: Inbound,
+    is_from_inside: bool,
+    task: AbortOnDropHandle<Results>,
+    results: Option<Results>,
+}
+
+impl Verifying {
+    /// Waits for the results, but no longer than this.
+    pub async fn wait(&mut self, patience: Duration) {
+        if let Ok(Ok(results)) = timeout(patience, &mut self.task).await {
+            self.results = Some(results);
+        }
+    }
+}
+
 impl Counts {
     /// One more.
     pub fn add(count: &AtomicU64) {
@@ -129,20 +147,58 @@ impl Tap {
         InboundId::from_u128(self.ids.next(self.now()).0)
     }
 
-    /// Takes a message in: verified and remembered, or remembered as pending, when it returns;
-    /// neither, when the store does not answer. To be called for what is accepted, no other.
+    /// Takes a message in that is accepted: verified and remembered, or remembered as pending,
+    /// when it returns; neither, when the store does not answer.
     pub async fn take(self: &Arc<Tap>, seen: Seen, kept: Kept) -> Taken {
+        let until = Instant::now() + self.settings.wait;
+        let mut verifying = self.begin(seen, kept);
+        verifying.wait(self.patience()).await;
+        self.accepted(verifying, until).await
+    }
+
+    /// How long results are waited for; the rest of `Settings::wait` is the store's.
+    pub fn patience(&self) -> Duration {
+        self.settings.wait * 3 / 4
+    }
+
+    /// Begins to verify a message that is not accepted yet. Nothing is remembered of it before.
+    pub fn begin(self: &Arc<Tap>, seen: Seen, kept: Kept) -> Verifying {
         Counts::add(&self.counts.seen);
         let in_force = self.inquiry.in_force();
         let arrival = arrival(&seen, &in_force.policy.site);
-        let (way, is_from_inside) = (arrival.record.way.clone(), arrival.is_from_inside);
-        let (told, hears) = oneshot::channel();
-        tokio::spawn(Arc::clone(self).keep(arrival, seen.message, kept, told));
-        let results = timeout(self.settings.wait, hears).await;
-        let results = results.ok().and_then(Result::ok);
-        if results.is_none() {
+        let (pending, is_from_inside) = (arrival.record.clone(), arrival.is_from_inside);
+        let tap = Arc::clone(self);
+        let deadline = Instant::now() + VERIFICATION_TIME_MAX;
+        let verified = async move { tap.verified(arrival, seen.message, kept, deadline).await };
+        let task = AbortOnDropHandle::new(tokio::spawn(verified));
+        Verifying { pending, is_from_inside, task, results: None }
+    }
+
+    /// Remembers a message that was accepted: complete when its results are there, otherwise
+    /// pending, and complete when they are. Returns when the first of it is done, or at `until`;
+    /// the rest runs on.
+    ///
+    /// Why one write in the usual case: a response comes after our answer, so the pending record
+    /// is needed only where the answer comes before the results.
+    pub async fn accepted(self: &Arc<Tap>, verifying: Verifying, until: Instant) -> Taken {
+        let Verifying { pending, is_from_inside, task, results } = verifying;
+        let way = pending.way.clone();
+        let record = results.as_ref().map_or(pending, |results| results.record.clone());
+        let is_late = results.is_none();
+        if is_late {
             Counts::add(&self.counts.late);
         }
+        let tap = Arc::clone(self);
+        let (told, hears) = oneshot::channel();
+        tokio::spawn(async move {
+            tap.remember(&record).await;
+            // Whoever waited may be gone: then nobody is told.
+            let _ = told.send(());
+            if is_late && let Ok(results) = task.await {
+                tap.remember(&results.record).await;
+            }
+        });
+        let _ = timeout_at(until, hears).await;
         Taken { way, is_from_inside, results }
     }
 
@@ -155,34 +211,6 @@ impl Tap {
         };
         Counts::add(&self.counts.store_failed);
         warn!(%failed, "an inbound message is not remembered");
-    }
-
-    /// Verifies, and remembers. Runs on, however long its caller waits.
-    ///
-    /// Why one write in the usual case: a response comes after our answer, so the pending record
-    /// is needed only where the answer comes before the results.
-    async fn keep(
-        self: Arc<Tap>,
-        arrival: Arrival,
-        message: Bytes,
-        kept: Kept,
-        told: oneshot::Sender<Results>,
-    ) {
-        let deadline = Instant::now() + VERIFICATION_TIME_MAX;
-        let patience = self.settings.wait * 3 / 4;
-        let pending = arrival.record.clone();
-        let verifying = self.verified(arrival, message, kept, deadline);
-        tokio::pin!(verifying);
-        let results = match timeout(patience, &mut verifying).await {
-            Ok(results) => results,
-            Err(_elapsed) => {
-                self.remember(&pending).await;
-                verifying.await
-            }
-        };
-        self.remember(&results.record).await;
-        // Whoever waited may be gone: then nobody is told.
-        let _ = told.send(results);
     }
 
     /// The complete record.

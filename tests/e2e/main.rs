@@ -41,4 +41,5 @@ mod schema;
 mod servers;
 mod sink;
 mod smoke;
+mod taps;
 mod wait;

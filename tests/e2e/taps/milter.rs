@@ -1,0 +1,162 @@
+//! The milter tap behind Postfix: what it verifies, and that it never holds mail up.
+
+use std::time::{Duration, Instant};
+
+use crate::claim::Port;
+use crate::client::{Client, Mail};
+use crate::dns::{Fault, TestDns, Times};
+use crate::guard::{self, Guard};
+use crate::mail::{header, letter};
+use crate::servers::missing;
+use crate::servers::postfix::{self, Postfix};
+use crate::sink::Sink;
+use crate::taps::Signer;
+
+const ALICE: &str = "alice@ours.example";
+
+const ZONE: &str = "\
+far.example TXT \"v=spf1 ip4:192.0.2.55 -all\"
+_dmarc.far.example TXT \"v=DMARC1; p=reject\"
+bank.example TXT \"v=spf1 -all\"
+_dmarc.bank.example TXT \"v=DMARC1; p=reject\"
+";
+
+/// A mail host whose Postfix tells the guard's milter tap what it takes in, and gives it to
+/// `mailboxes`.
+struct MailHost {
+    mailboxes: Sink,
+    dns: TestDns,
+    guard: Guard,
+    postfix: Postfix,
+    _tap: Port,
+}
+
+fn mail_host(zone: &str, settings: impl Fn(postfix::Settings) -> postfix::Settings) -> MailHost {
+    let (mailboxes, dns, tap) = (Sink::lmtp(), TestDns::start(zone), Port::claim());
+    let guard = guard::Settings::before(mailboxes.address())
+        .set("outbound.protocol", "lmtp")
+        .set("outbound.next_hop", vec![format!("lmtp:{}", mailboxes.address())])
+        .set("dns.servers", vec![dns.address().to_string()])
+        .set("tap.milter.listen", vec![tap.address().to_string()])
+        .set("tap.milter.authserv_id", "mx.ours.example");
+    let guard = Guard::start(guard);
+    let milter = format!("inet:127.0.0.1:{}", tap.number());
+    let base = postfix::Settings::default()
+        .mailboxes(mailboxes.address())
+        .set("smtpd_milters", milter)
+        .set("milter_default_action", "accept")
+        .set("milter_command_timeout", "5s");
+    let postfix = Postfix::start(&settings(base));
+    MailHost { mailboxes, dns, guard, postfix, _tap: tap }
+}
+
+impl MailHost {
+    /// Hands in a letter from outside; gives it as it arrived.
+    fn deliver(&self, address: &str, mail_from: &str, message: &str) -> Vec<u8> {
+        let before = self.mailboxes.count_taken();
+        let mut client = Client::from_outside(self.postfix.border(), address, "mail.far.example");
+        client.deliver(&Mail::new(mail_from, &[ALICE], message));
+        self.mailboxes.wait_for(before + 1).pop().unwrap().message
+    }
+}
+
+/// The values of the Authentication-Results of a message, from the top.
+fn results(message: &[u8]) -> Vec<String> {
+    let named =
+        |(name, value): (String, String)| (name == "Authentication-Results").then_some(value);
+    header(message).into_iter().filter_map(named).collect()
+}
+
+fn plain(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Goal: what the tap sees is what a mailbox provider would see. Method: a signed letter, a forged
+/// one with a line that pretends to be ours, and one of our own, through a real Postfix; the
+/// tap writes its results into the mail, where a mailbox shows them.
+#[test]
+fn what_comes_in_is_verified_and_forged_results_go() {
+    if missing() {
+        return;
+    }
+    let signer = Signer::of("far.example");
+    let host = mail_host(&format!("{ZONE}{}\n", signer.zone()), |settings| settings);
+
+    let signed = signer.sign(&letter("joe@far.example", ALICE, "1"));
+    let arrived = host.deliver("192.0.2.55", "joe@far.example", &signed);
+    let wanted = "mx.ours.example; spf=pass smtp.mailfrom=joe@far.example; dkim=pass \
+                  header.d=far.example; dmarc=pass header.from=far.example";
+    assert_eq!(results(&arrived).iter().map(|value| plain(value)).collect::<Vec<_>>(), [wanted]);
+    let first = header(&arrived).into_iter().find(|(name, _)| name != "Return-Path").unwrap();
+    assert_eq!(first.0, "Authentication-Results", "it stands above our own Received line");
+
+    let forged = "Authentication-Results: MX.ours.example;\r\n\tspf=pass smtp.mailfrom=ceo@bank.example\r\n\
+                  Authentication-Results: other.example; spf=pass smtp.mailfrom=ceo@bank.example\r\n";
+    let forged = format!("{forged}{}", letter("ceo@bank.example", ALICE, "2"));
+    let arrived = host.deliver("192.0.2.66", "ceo@bank.example", &forged);
+    let found = results(&arrived);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(
+        plain(&found[0]),
+        "mx.ours.example; spf=fail smtp.mailfrom=ceo@bank.example; dmarc=fail \
+         header.from=bank.example"
+    );
+    assert!(found[1].starts_with("other.example"));
+
+    let mut client = Client::open(host.postfix.submission());
+    client.deliver(&Mail::new(
+        "bob@ours.example",
+        &[ALICE],
+        letter("bob@ours.example", ALICE, "3"),
+    ));
+    let own = host.mailboxes.wait_for(3).pop().unwrap().message;
+    assert_eq!(results(&own), Vec::<String>::new());
+    host.postfix.drained();
+    assert!(!host.postfix.log().contains("warning: milter"), "{}", host.postfix.log());
+}
+
+/// Goal: every version of the protocol that Postfix can be set to is understood. Method: one
+/// signed letter each.
+#[test]
+fn every_version_of_the_protocol_will_do() {
+    if missing() {
+        return;
+    }
+    let signer = Signer::of("far.example");
+    for version in ["2", "3", "4", "6"] {
+        let host = mail_host(&format!("{ZONE}{}\n", signer.zone()), |settings| {
+            settings.set("milter_protocol", version)
+        });
+        let signed = signer.sign(&letter("joe@far.example", ALICE, version));
+        let arrived = host.deliver("192.0.2.55", "joe@far.example", &signed);
+        assert!(results(&arrived)[0].contains("dkim=pass"), "version {version}");
+        assert!(!host.postfix.log().contains("warning: milter"), "{}", host.postfix.log());
+    }
+}
+
+/// Goal: inbound mail never waits longer than `tap.wait` for us, and never fails for us. Method:
+/// the zone falls silent, then the guard is killed, then it is back.
+#[test]
+fn mail_flows_on_without_dns_and_without_the_tap() {
+    if missing() {
+        return;
+    }
+    let mut host = mail_host(ZONE, |settings| settings);
+    for name in ["slow.example", "_dmarc.slow.example"] {
+        host.dns.fault(name, None, Fault::Silence, Times::Always);
+    }
+    let began = Instant::now();
+    let slow = letter("joe@slow.example", ALICE, "1");
+    let arrived = host.deliver("192.0.2.55", "joe@slow.example", &slow);
+    // `tap.wait` is 2 s; the machine may be busy.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(results(&arrived), Vec::<String>::new());
+
+    host.guard.crash();
+    host.deliver("192.0.2.55", "joe@far.example", &letter("joe@far.example", ALICE, "2"));
+    host.guard.resume();
+    let arrived =
+        host.deliver("192.0.2.55", "joe@far.example", &letter("joe@far.example", ALICE, "3"));
+    assert!(results(&arrived)[0].contains("spf=pass"));
+    assert_eq!(host.mailboxes.taken().len(), 3);
+}
