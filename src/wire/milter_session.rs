@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::mail::limits::{RECIPIENTS_MAX, TAP_AUTH_RESULTS_MAX, TAP_HEADER_BYTES_MAX};
 use crate::mail::message::Kept;
+use crate::wire::kept::is_signed;
 use crate::wire::milter::{
     Actions, Command, Connected, Frame, MilterFault, Offer, Steps, delete, insert_on_top, proceed,
     skip,
@@ -351,15 +352,6 @@ impl Transaction {
         self.message.truncate(header.unwrap_or(self.message.len()));
         self.part = Part::Body(0);
     }
-}
-
-/// Whether a signature could cover the body.
-fn is_signed(header: &[u8]) -> bool {
-    const NAMES: [&[u8]; 2] = [b"dkim-signature", b"arc-message-signature"];
-    header.split(|byte| *byte == b'\n').any(|line| {
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        NAMES.iter().any(|signed| name.trim_ascii_end().eq_ignore_ascii_case(signed))
-    })
 }
 
 /// Writes a value whose folds are LF and white space with CRLF, as it stood in the message. A line

@@ -2,9 +2,12 @@
 
 pub mod command;
 pub mod endpoint;
+pub mod kept;
 pub mod keywords;
 pub mod line;
 pub mod milter;
 pub mod milter_session;
+pub mod passing;
+pub mod proxy;
 pub mod smtp_client;
 pub mod smtp_server;
