@@ -137,8 +137,21 @@ pub const KEYS: &[Key] = &[
         "\"\"",
         "When set: the milter tap writes Authentication-Results under this name, and takes out those of the same name that came along.",
     ),
-    later("tap.smtp.listen", "[]", "Where the SMTP pass-through tap listens."),
-    later("tap.smtp.next_hop", "[]", "Where it passes mail on to."),
+    works(
+        "tap.smtp.listen",
+        "[]",
+        "Where the SMTP pass-through tap listens, for MTAs without milters: all of inbound SMTP goes through it, without STARTTLS.",
+    ),
+    works(
+        "tap.smtp.next_hop",
+        "[]",
+        "The MTA behind it, \"host:port\"; several are tried in order.",
+    ),
+    works(
+        "tap.smtp.client",
+        "\"xclient\"",
+        "How the MTA behind is told the client's address: \"xclient\" (Postfix), \"proxy\" or \"proxy-v2\" (the PROXY protocol; Exim), \"none\".",
+    ),
     later("tap.http.listen", "[]", "Where rspamd posts what it knows."),
     works(
         "local.domains",

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use crate::config::file::{Section, Source, Written};
 use crate::config::words::{loopback, network};
 use crate::mail::address::Domain;
-use crate::wire::endpoint::{Endpoint, NextHop};
+use crate::wire::endpoint::Endpoint;
+use crate::wire::proxy::Tells;
 
 /// The taps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub struct Tap {
     pub allow_clients: Vec<IpNet>,
     /// Where the milter tap listens.
     pub milter: Vec<Endpoint>,
+    /// Where the SMTP pass-through tap listens.
+    pub smtp: Vec<Endpoint>,
+    /// The MTAs behind it, tried in order.
+    pub smtp_next_hops: Vec<Endpoint>,
+    /// How they are told who the client is.
+    pub smtp_tells: Tells,
     /// Whose Authentication-Results the milter tap writes; `None`: it writes none.
     pub authserv_id: Option<String>,
 }
@@ -58,17 +65,13 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         },
     });
     inner.end(source);
-    for (name, next_hop) in [("smtp", true), ("http", false)] {
-        let mut inner = section.section(source, name);
-        let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
-        for endpoint in listen.unwrap_or_default() {
-            source.fault(endpoint.at, "this version has no such tap yet: take the listener out");
-        }
-        if next_hop {
-            inner.list(source, "next_hop", |text| Ok(NextHop::parse(text)?));
-        }
-        inner.end(source);
+    let (smtp, smtp_next_hops, smtp_tells) = smtp(&mut section, source);
+    let mut inner = section.section(source, "http");
+    let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
+    for endpoint in listen.unwrap_or_default() {
+        source.fault(endpoint.at, "this version has no such tap yet: take the listener out");
     }
+    inner.end(source);
     section.end(source);
     let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
     let tap = Tap {
@@ -78,9 +81,37 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         spam_field: spam_field.and_then(|written| written.value),
         allow_clients,
         milter: milter.into_iter().flatten().map(|written| written.value).collect(),
+        smtp,
+        smtp_next_hops,
+        smtp_tells,
         authserv_id: authserv_id.and_then(|written| written.value),
     };
     (tap, relays)
+}
+
+fn smtp(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+) -> (Vec<Endpoint>, Vec<Endpoint>, Tells) {
+    let mut inner = section.section(source, "smtp");
+    let at = inner.at.clone();
+    let values = |written: Option<Vec<Written<Endpoint>>>| {
+        written.into_iter().flatten().map(|written| written.value).collect::<Vec<_>>()
+    };
+    let listen = values(inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?)));
+    let next_hops = values(inner.list(source, "next_hop", |text| Ok(Endpoint::parse(text)?)));
+    let tells = inner.value(source, "client", |text| {
+        let found = Tells::NAMES.iter().find(|(name, _)| *name == text).map(|(_, tells)| *tells);
+        found.ok_or("write \"xclient\", \"proxy\", \"proxy-v2\" or \"none\"".to_owned())
+    });
+    inner.end(source);
+    if !listen.is_empty() && next_hops.is_empty() {
+        source.fault(at.clone(), "`tap.smtp.next_hop` is missing: name the MTA behind");
+    }
+    if next_hops.iter().any(|hop| listen.contains(hop)) {
+        source.fault(at, "the next hop is our own listener: mail would go round");
+    }
+    (listen, next_hops, tells.map(|written| written.value).unwrap_or_default())
 }
 
 fn field_name(text: &str) -> Result<Option<String>, String> {

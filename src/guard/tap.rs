@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::auth::dkim::{DkimReport, Extent, Prepared};
@@ -89,14 +89,29 @@ pub struct Counts {
 pub struct Verifying {
     pending: Inbound,
     is_from_inside: bool,
-    task: AbortOnDropHandle<Results>,
+    task: Task,
     results: Option<Results>,
+    queue_id: Option<String>,
+}
+
+/// The verification; it ends when this is dropped.
+struct Task(JoinHandle<Results>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Verifying {
+    /// The id it got in the queue, which is known only now.
+    pub fn queued(&mut self, id: Option<String>) {
+        self.queue_id = id;
+    }
+
     /// Waits for the results, but no longer than this.
     pub async fn wait(&mut self, patience: Duration) {
-        if let Ok(Ok(results)) = timeout(patience, &mut self.task).await {
+        if let Ok(Ok(results)) = timeout(patience, &mut self.task.0).await {
             self.results = Some(results);
         }
     }
@@ -170,8 +185,8 @@ impl Tap {
         let tap = Arc::clone(self);
         let deadline = Instant::now() + VERIFICATION_TIME_MAX;
         let verified = async move { tap.verified(arrival, seen.message, kept, deadline).await };
-        let task = AbortOnDropHandle::new(tokio::spawn(verified));
-        Verifying { pending, is_from_inside, task, results: None }
+        let task = Task(tokio::spawn(verified));
+        Verifying { pending, is_from_inside, task, results: None, queue_id: None }
     }
 
     /// Remembers a message that was accepted: complete when its results are there, otherwise
@@ -181,9 +196,14 @@ impl Tap {
     /// Why one write in the usual case: a response comes after our answer, so the pending record
     /// is needed only where the answer comes before the results.
     pub async fn accepted(self: &Arc<Tap>, verifying: Verifying, until: Instant) -> Taken {
-        let Verifying { pending, is_from_inside, task, results } = verifying;
+        let Verifying { pending, is_from_inside, mut task, results, queue_id } = verifying;
         let way = pending.way.clone();
+        let with_id = move |mut record: Inbound| {
+            record.queue_id = queue_id.clone().or(record.queue_id);
+            record.within_limits()
+        };
         let record = results.as_ref().map_or(pending, |results| results.record.clone());
+        let record = with_id(record);
         let is_late = results.is_none();
         if is_late {
             Counts::add(&self.counts.late);
@@ -194,8 +214,8 @@ impl Tap {
             tap.remember(&record).await;
             // Whoever waited may be gone: then nobody is told.
             let _ = told.send(());
-            if is_late && let Ok(results) = task.await {
-                tap.remember(&results.record).await;
+            if is_late && let Ok(results) = (&mut task.0).await {
+                tap.remember(&with_id(results.record)).await;
             }
         });
         let _ = timeout_at(until, hears).await;

@@ -7,7 +7,6 @@
 //! Bounds: `limits::MILTER_IDLE_DEADLINE`, `limits::TAP_SESSIONS_MAX`, bytes of bodies in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -23,6 +22,7 @@ use crate::mail::address::{Address, ReversePath};
 use crate::mail::envelope::xtext_decoded;
 use crate::mail::limits::{CONTENT_DEADLINE, MILTER_IDLE_DEADLINE, NETWORK_BUFFER_BYTES};
 use crate::mail::time::Timestamp;
+use crate::serve::room::{Room, Share};
 use crate::serve::smtp::{Gone, Stopping};
 use crate::wire::milter::{Actions, Frame, MilterFault};
 use crate::wire::milter_session::{Arrived, Edits, Session, Step};
@@ -37,10 +37,8 @@ pub struct Milter {
     pub authserv_id: Option<String>,
     /// Bytes of one body that are kept.
     pub inspect_max: usize,
-    /// Bytes of bodies that are kept at once.
-    pub memory_max: usize,
-    /// Those that are.
-    pub kept_bytes: AtomicUsize,
+    /// Room for bodies.
+    pub room: Arc<Room>,
 }
 
 /// Why a connection ended before the MTA was done.
@@ -58,8 +56,7 @@ struct Connection<S> {
     stream: S,
     input: BytesMut,
     session: Session,
-    /// What this connection's share of `Milter::kept_bytes` is.
-    kept_bytes: usize,
+    share: Share,
     /// When the open transaction began.
     began: Option<Timestamp>,
 }
@@ -76,7 +73,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     };
     let session = Session::new(wanted, milter.inspect_max);
     let input = BytesMut::new();
-    let mut connection = Connection { milter, stream, input, session, kept_bytes: 0, began: None };
+    let share = milter.room.share();
+    let mut connection = Connection { milter, stream, input, session, share, began: None };
     let ended = connection.run(&mut stopping).await;
     if let Err(Ended::Fault(fault)) = ended {
         Counts::add(&connection.milter.tap.counts().faults);
@@ -125,19 +123,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             true => self.began.or_else(|| Some(self.milter.tap.now())),
             false => self.began,
         };
-        let kept = self.session.kept_bytes();
-        if kept == self.kept_bytes {
-            return;
-        }
-        let counter = &self.milter.kept_bytes;
-        counter.fetch_add(kept, Ordering::Relaxed);
-        let all = counter.fetch_sub(self.kept_bytes, Ordering::Relaxed) - self.kept_bytes;
-        self.kept_bytes = kept;
-        if all > self.milter.memory_max {
+        if !self.share.fits(self.session.kept_bytes()) {
             self.session.give_up_body();
-            let left = self.session.kept_bytes();
-            counter.fetch_sub(kept.saturating_sub(left), Ordering::Relaxed);
-            self.kept_bytes = left;
+            self.share.fits(self.session.kept_bytes());
         }
     }
 
@@ -182,12 +170,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 }
 
-impl<S> Drop for Connection<S> {
-    fn drop(&mut self) {
-        self.milter.kept_bytes.fetch_sub(self.kept_bytes, Ordering::Relaxed);
-    }
-}
-
 /// Why what cannot be read is null: nothing can be proven of it, and no answer goes to it.
 fn path(mail_from: &str) -> ReversePath {
     Address::parse(mail_from).map_or(ReversePath::Null, ReversePath::Address)
@@ -195,6 +177,8 @@ fn path(mail_from: &str) -> ReversePath {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use tokio::io::DuplexStream;
 
     use super::*;
@@ -219,8 +203,7 @@ mod tests {
                 hostname: "mx.ours.example".to_owned(),
                 authserv_id: Some("mx.ours.example".to_owned()),
                 inspect_max: 1000,
-                memory_max,
-                kept_bytes: AtomicUsize::new(0),
+                room: Room::new(memory_max),
             });
             let (stream, theirs) = tokio::io::duplex(1 << 16);
             let (stop, stopping) = watch::channel(Stopping::No);
@@ -277,7 +260,7 @@ mod tests {
         assert_eq!(record.host, "mx2.ours.example");
         assert_eq!(record.envelope_id.as_deref(), Some("a+b"));
         assert_eq!(record.helo, "mail.far.example");
-        assert_eq!(mta.milter.kept_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(mta.milter.room.used(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,7 +272,7 @@ mod tests {
         mta.say(&[(b'A', b""), (b'Q', b"")]).await;
         mta.served.await.unwrap();
         assert!(mta.shelf.records.lock().unwrap().is_empty());
-        assert_eq!(mta.milter.kept_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(mta.milter.room.used(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@ pub mod admin;
 pub mod http;
 pub mod listen;
 pub mod milter;
+pub mod pass;
+pub mod room;
 pub mod smtp;
 pub mod state;
 pub mod taps;

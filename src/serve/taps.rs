@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -19,18 +18,28 @@ use crate::mail::limits::{ACCEPT_PAUSE, TAP_SESSIONS_MAX};
 use crate::serve::StartError;
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::milter::{self, Milter};
+use crate::serve::pass::{self, Pass};
+use crate::serve::room::Room;
 use crate::serve::smtp::Stopping;
 use crate::wire::endpoint::Endpoint;
 
 /// The taps that are configured.
 pub struct Taps {
-    listeners: Vec<Listener>,
+    listeners: Vec<(Role, Listener)>,
     shared: Arc<Shared>,
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Milter,
+    Smtp,
 }
 
 struct Shared {
     tap: Arc<Tap>,
     milter: Arc<Milter>,
+    pass: Arc<Pass>,
     allow_clients: Vec<ipnet::IpNet>,
     sessions: Arc<Semaphore>,
 }
@@ -39,21 +48,33 @@ impl Taps {
     /// Binds the listeners.
     pub async fn bind(config: &Config, tap: Arc<Tap>) -> Result<Taps, StartError> {
         let mut listeners = Vec::new();
-        for endpoint in &config.tap.milter {
+        let milters = config.tap.milter.iter().map(|endpoint| (Role::Milter, endpoint));
+        let passes = config.tap.smtp.iter().map(|endpoint| (Role::Smtp, endpoint));
+        for (role, endpoint) in milters.chain(passes) {
             let listener = Listener::bind(endpoint).await;
-            listeners.push(listener.map_err(|fault| StartError::listen(endpoint, fault))?);
+            let listener = listener.map_err(|fault| StartError::listen(endpoint, fault))?;
+            listeners.push((role, listener));
         }
+        let room = Room::new(config.tap.memory_max);
         let milter = Milter {
             tap: Arc::clone(&tap),
             hostname: config.hostname.clone(),
             authserv_id: config.tap.authserv_id.clone(),
             inspect_max: config.tap.inspect_max,
-            memory_max: config.tap.memory_max,
-            kept_bytes: AtomicUsize::new(0),
+            room: Arc::clone(&room),
+        };
+        let pass = Pass {
+            tap: Arc::clone(&tap),
+            hostname: config.hostname.clone(),
+            next_hops: config.tap.smtp_next_hops.clone(),
+            tells: config.tap.smtp_tells,
+            inspect_max: config.tap.inspect_max,
+            room,
         };
         let shared = Shared {
             tap,
             milter: Arc::new(milter),
+            pass: Arc::new(pass),
             allow_clients: config.tap.allow_clients.clone(),
             sessions: Arc::new(Semaphore::new(TAP_SESSIONS_MAX)),
         };
@@ -62,14 +83,14 @@ impl Taps {
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+        self.listeners.iter().map(|(_, listener)| listener.endpoint().clone()).collect()
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.
     pub async fn run(self, stopping: watch::Receiver<Stopping>, drain: Duration) {
         let mut accepting = JoinSet::new();
-        for listener in self.listeners {
-            accepting.spawn(accept(listener, Arc::clone(&self.shared), stopping.clone()));
+        for (role, listener) in self.listeners {
+            accepting.spawn(accept(role, listener, Arc::clone(&self.shared), stopping.clone()));
         }
         while accepting.join_next().await.is_some() {}
         let all = u32::try_from(TAP_SESSIONS_MAX).unwrap_or(u32::MAX);
@@ -79,15 +100,20 @@ impl Taps {
     }
 }
 
-async fn accept(listener: Listener, shared: Arc<Shared>, mut stopping: watch::Receiver<Stopping>) {
-    info!(endpoint = %listener.endpoint(), "milter tap");
+async fn accept(
+    role: Role,
+    listener: Listener,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<Stopping>,
+) {
+    info!(endpoint = %listener.endpoint(), ?role, "tap");
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
         };
         match accepted {
-            Ok(peer) => admit(peer, &shared, stopping.clone()),
+            Ok(peer) => admit(role, peer, &shared, stopping.clone()),
             Err(fault) => {
                 warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -96,11 +122,11 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut stopping: watch::Re
     }
 }
 
-/// Why a refused one is only closed: the protocol has no word for it, and the MTA goes on by its
-/// `milter_default_action`.
-fn admit(peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) {
+fn admit(role: Role, peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) {
     let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
-    if !peer.ip().is_none_or(may_speak) {
+    // Why closed without a word: the milter protocol has none, and the MTA goes on by its
+    // `milter_default_action`. The pass-through is there for the whole world.
+    if role == Role::Milter && !peer.ip().is_none_or(may_speak) {
         Counts::add(&shared.tap.counts().refused);
         warn!(client = ?peer.ip(), "not in `tap.allow_clients`: closed");
         return;
@@ -110,11 +136,17 @@ fn admit(peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) 
         warn!("too many connections to the taps: closed");
         return;
     };
-    let milter = Arc::clone(&shared.milter);
+    let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        match peer {
-            Peer::Tcp(stream, _) => milter::serve(milter, stream, stopping).await,
-            Peer::Unix(stream) => milter::serve(milter, stream, stopping).await,
+        let (milter, pass) = (Arc::clone(&shared.milter), Arc::clone(&shared.pass));
+        match (role, peer) {
+            (Role::Milter, Peer::Tcp(stream, _)) => milter::serve(milter, stream, stopping).await,
+            (Role::Milter, Peer::Unix(stream)) => milter::serve(milter, stream, stopping).await,
+            (Role::Smtp, Peer::Tcp(stream, peer)) => {
+                let addresses = stream.local_addr().ok().map(|local| (peer, local));
+                pass::serve(pass, stream, addresses, stopping).await;
+            }
+            (Role::Smtp, Peer::Unix(stream)) => pass::serve(pass, stream, None, stopping).await,
         }
         drop(place);
     });

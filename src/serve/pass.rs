@@ -1,0 +1,303 @@
+//! The SMTP pass-through tap: for MTAs that speak no milter.
+//!
+//! Sockets and deadlines around `wire::passing`. Takes: one connection of a client, whoever it is.
+//! Gives: a connection to the MTA behind, which is told the client's address; messages to the tap.
+//! A message waits for its verdict before its final dot, at most `tap.wait`; it is remembered when
+//! the MTA has taken it. While the MTA cannot be reached the client gets 421, and keeps its mail.
+//! Bounds: `limits::CLIENT_IDLE_DEADLINE`, `limits::FINAL_DEADLINE`, bytes of bodies in memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use crate::guard::tap::{Tap, Verifying};
+use crate::judge::arrival::Seen;
+use crate::judge::subject::TapKind;
+use crate::mail::address::ReversePath;
+use crate::mail::envelope::xtext_decoded;
+use crate::mail::limits::{
+    CLIENT_IDLE_DEADLINE, CONNECT_DEADLINE, CONTENT_DEADLINE, FINAL_DEADLINE, GREETING_DEADLINE,
+    NETWORK_BUFFER_BYTES,
+};
+use crate::mail::reply::Reply;
+use crate::mail::time::Timestamp;
+use crate::relay::connect::{Connect, Sockets, Stream};
+use crate::serve::room::{Room, Share};
+use crate::serve::smtp::{Gone, Stopping};
+use crate::wire::endpoint::{Endpoint, Protocol};
+use crate::wire::keywords::Keywords;
+use crate::wire::passing::{Act, Passed, Passing};
+use crate::wire::proxy::{Tells, proxy_v1, proxy_v2, xclient};
+use crate::wire::smtp_client::{ReplyReader, hello_command};
+
+/// What all connections share.
+pub struct Pass {
+    /// The inbound path.
+    pub tap: Arc<Tap>,
+    /// What we call ourselves.
+    pub hostname: String,
+    /// The MTAs behind, tried in order.
+    pub next_hops: Vec<Endpoint>,
+    /// How they are told who the client is.
+    pub tells: Tells,
+    /// Bytes of one body that are kept.
+    pub inspect_max: usize,
+    /// Room for bodies.
+    pub room: Arc<Room>,
+}
+
+/// One client and the MTA behind.
+struct Ends<S> {
+    pass: Arc<Pass>,
+    peer: Option<SocketAddr>,
+    client: S,
+    server: Box<dyn Stream>,
+    client_input: BytesMut,
+    server_input: BytesMut,
+    to_client: BytesMut,
+    to_server: BytesMut,
+    passing: Passing,
+    share: Share,
+    began: Option<Timestamp>,
+    verifying: Option<Verifying>,
+}
+
+/// Serves a client until one of both ends leaves, or the server stops. `addresses`: the client's,
+/// and the one it connected to.
+pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    pass: Arc<Pass>,
+    mut client: S,
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    mut stopping: watch::Receiver<Stopping>,
+) {
+    let (server, server_input) = match pass.open(addresses).await {
+        Ok(opened) => opened,
+        Err(fault) => {
+            warn!(%fault, "the SMTP tap reaches no MTA: 421");
+            let _ = timeout(CONTENT_DEADLINE, client.write_all(unavailable().wire())).await;
+            return;
+        }
+    };
+    let (passing, share) = (Passing::new(pass.inspect_max), pass.room.share());
+    let mut ends = Ends {
+        pass,
+        peer: addresses.map(|(peer, _)| peer),
+        client,
+        server,
+        client_input: BytesMut::new(),
+        server_input,
+        to_client: BytesMut::new(),
+        to_server: BytesMut::new(),
+        passing,
+        share,
+        began: None,
+        verifying: None,
+    };
+    if let Err(gone) = ends.run(&mut stopping).await {
+        debug!(%gone, "a conversation through the SMTP tap ended");
+    }
+    let _ = timeout(CONTENT_DEADLINE, ends.client.shutdown()).await;
+}
+
+fn unavailable() -> Reply {
+    Reply::new(421, "4.3.2", "the mail server is not available, come back later")
+}
+
+impl Pass {
+    /// A connection to the first MTA that takes one, with what it said already.
+    async fn open(
+        &self,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<(Box<dyn Stream>, BytesMut), String> {
+        let mut last = "no `tap.smtp.next_hop`".to_owned();
+        for hop in &self.next_hops {
+            let opening = async {
+                let stream = timeout(CONNECT_DEADLINE, Sockets.connect(hop)).await;
+                let stream = stream.map_err(|_| Gone::Deadline)??;
+                self.introduce(stream, addresses).await
+            };
+            match timeout(GREETING_DEADLINE, opening).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(fault)) => last = format!("{hop}: {fault}"),
+                Err(_elapsed) => last = format!("{hop}: no greeting in time"),
+            }
+        }
+        Err(last)
+    }
+
+    /// Says who the client is. With XCLIENT the MTA greets anew, and the first greeting is ours.
+    async fn introduce(
+        &self,
+        mut stream: Box<dyn Stream>,
+        addresses: Option<(SocketAddr, SocketAddr)>,
+    ) -> Result<(Box<dyn Stream>, BytesMut), Gone> {
+        let mut input = BytesMut::new();
+        match (self.tells, addresses) {
+            (Tells::ProxyV1, _) => stream.write_all(proxy_v1(addresses).as_bytes()).await?,
+            (Tells::ProxyV2, _) => stream.write_all(&proxy_v2(addresses)).await?,
+            (Tells::Xclient, Some((client, _))) => {
+                positive(&mut stream, &mut input).await?;
+                let hello = hello_command(Protocol::Smtp, &self.hostname);
+                stream.write_all(hello.as_bytes()).await?;
+                let hello = positive(&mut stream, &mut input).await?;
+                let keywords = Keywords::from_reply(&hello);
+                let line = xclient(client, keywords.value("XCLIENT").unwrap_or_default());
+                let line = line.ok_or_else(|| other("it does not take XCLIENT from us"))?;
+                stream.write_all(line.as_bytes()).await?;
+                let greeting = positive(&mut stream, &mut input).await?;
+                let rest = input.split();
+                input.extend_from_slice(greeting.wire());
+                input.extend_from_slice(&rest);
+            }
+            (Tells::Xclient, None) | (Tells::Nothing, _) => {}
+        }
+        Ok((stream, input))
+    }
+}
+
+fn other(text: &str) -> Gone {
+    Gone::Io(std::io::Error::other(text.to_owned()))
+}
+
+/// The next reply, which must be positive.
+async fn positive(stream: &mut Box<dyn Stream>, input: &mut BytesMut) -> Result<Reply, Gone> {
+    let mut replies = ReplyReader::default();
+    loop {
+        match replies.next(input) {
+            Some(Ok(reply)) if reply.is_positive() => return Ok(reply),
+            Some(Ok(reply)) => return Err(other(&reply.text())),
+            Some(Err(fault)) => return Err(other(&fault.to_string())),
+            None => {}
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Err(Gone::Closed);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
+    async fn run(&mut self, stopping: &mut watch::Receiver<Stopping>) -> Result<(), Gone> {
+        let mut now = stopping.clone();
+        loop {
+            if self.pass_on().await? {
+                return self.flush().await;
+            }
+            if !self.share.fits(self.passing.kept_bytes()) {
+                self.passing.give_up_body();
+                self.share.fits(self.passing.kept_bytes());
+            }
+            self.flush().await?;
+            self.client_input.reserve(NETWORK_BUFFER_BYTES);
+            self.server_input.reserve(1024);
+            let (listens, busy) = (self.passing.wants_client(), self.passing.is_busy());
+            let deadline = if listens { CLIENT_IDLE_DEADLINE } else { FINAL_DEADLINE };
+            let read = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stage| *stage != Stopping::No), if !busy => None,
+                _ = now.wait_for(|stage| *stage == Stopping::Now) => None,
+                read = self.server.read_buf(&mut self.server_input) => {
+                    Some(read).filter(|read| !matches!(read, Ok(0)))
+                }
+                read = self.client.read_buf(&mut self.client_input), if listens => match read {
+                    Ok(0) => return Err(Gone::Closed),
+                    read => Some(read),
+                },
+                () = tokio::time::sleep(deadline) => None,
+            };
+            match read {
+                Some(read) => read?,
+                // The server stops, the MTA left, or somebody is silent for too long.
+                None => return self.say_unavailable().await,
+            };
+        }
+    }
+
+    /// Does all that comes of the bytes that are there; whether the conversation is over.
+    async fn pass_on(&mut self) -> Result<bool, Gone> {
+        loop {
+            let act = self.passing.from_client(&mut self.client_input);
+            let act = act.or_else(|| self.passing.from_server(&mut self.server_input));
+            match act {
+                None => return Ok(false),
+                Some(Act::ToClient(bytes)) => self.to_client.extend_from_slice(&bytes),
+                Some(Act::ToServer(bytes)) => {
+                    if self.began.is_none() {
+                        self.began = Some(self.pass.tap.now());
+                    }
+                    self.to_server.extend_from_slice(&bytes);
+                }
+                // Why boxed: idle connections should not each keep room for a message.
+                Some(Act::Whole(passed)) => Box::pin(self.whole(*passed)).await?,
+                Some(Act::Taken(queue_id)) => {
+                    if let Some(mut verifying) = self.verifying.take() {
+                        verifying.queued(queue_id);
+                        let tap = Arc::clone(&self.pass.tap);
+                        let until = Instant::now() + tap.settings().wait / 4;
+                        Box::pin(tap.accepted(verifying, until)).await;
+                    }
+                    self.began = None;
+                }
+                Some(Act::Refused) => (self.verifying, self.began) = (None, None),
+                Some(Act::Close) => return Ok(true),
+            }
+        }
+    }
+
+    /// The message is there but for its final dot: the verdict first.
+    async fn whole(&mut self, passed: Passed) -> Result<(), Gone> {
+        self.flush().await?;
+        let tap = Arc::clone(&self.pass.tap);
+        let arrived = tap.now();
+        let mail = passed.mail.as_ref();
+        let seen = Seen {
+            id: tap.new_id(),
+            tap: TapKind::Smtp,
+            host: self.passing.host().to_owned(),
+            queue_id: None,
+            began: self.began.unwrap_or(arrived),
+            arrived,
+            client: self.peer.map(|peer| peer.ip().to_canonical()),
+            helo: passed.helo,
+            authenticated: None,
+            mail_from: mail.map_or(ReversePath::Null, |mail| mail.path.clone()),
+            envelope_id: mail.and_then(|mail| mail.parameters.envid()).map(xtext_decoded),
+            recipients: passed.recipients,
+            message: passed.message,
+            spam_field: tap.settings().spam_field.clone(),
+        };
+        let mut verifying = tap.begin(seen, passed.kept);
+        Box::pin(verifying.wait(tap.patience())).await;
+        self.verifying = Some(verifying);
+        let dot = self.passing.release();
+        self.to_server.extend_from_slice(&dot);
+        Ok(())
+    }
+
+    async fn say_unavailable(&mut self) -> Result<(), Gone> {
+        self.to_client.extend_from_slice(unavailable().wire());
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        let sending = async {
+            if !self.to_server.is_empty() {
+                self.server.write_all(&self.to_server).await?;
+                self.server.flush().await?;
+            }
+            if !self.to_client.is_empty() {
+                self.client.write_all(&self.to_client).await?;
+                self.client.flush().await?;
+            }
+            std::io::Result::Ok(())
+        };
+        timeout(CONTENT_DEADLINE, sending).await.map_err(|_| Gone::Deadline)??;
+        self.to_server.clear();
+        self.to_client.clear();
+        Ok(())
+    }
+}
