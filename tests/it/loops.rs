@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use replyguard::guard::loops::{Asking, LoopMemory, Round};
+use replyguard::guard::loops::{Asking, LoopHealth, LoopMemory, Round};
 use replyguard::judge::decision::{LoopFinding, LoopKind};
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::loops::conversation::{AgentsFound, ConversationLimits};
@@ -129,6 +129,11 @@ impl Guard {
             Passed { finding, alarm, round, text: text.clone() }
         });
         each.collect()
+    }
+
+    /// How its memory stands.
+    pub fn health(&self) -> LoopHealth {
+        self.memory.health()
     }
 
     /// Lets a message for one recipient pass: the message as it goes on, or why not.

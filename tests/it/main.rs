@@ -38,4 +38,5 @@ mod rig;
 mod schema;
 mod speed;
 mod spf;
+mod storm;
 mod structure;
