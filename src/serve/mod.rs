@@ -42,7 +42,7 @@ use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{StateDir, StateError};
+use crate::serve::state::{SIGHTINGS, StateDir, StateError, write_new};
 use crate::serve::taps::Taps;
 use crate::store::Store;
 use crate::store::answers::Answers;
@@ -139,6 +139,9 @@ impl Server {
         let settings =
             tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
         let taps = Taps::bind(config, Tap::new(Arc::clone(&inquiry), store, settings)).await?;
+        if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
+            inquiry.loops.restore(&saved, Clock::System.now());
+        }
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
@@ -227,7 +230,8 @@ impl Server {
             tokio::spawn(http::serve(listener, router, stopping.subscribe()));
         }
         let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
-        let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
+        let state_dir = _state.path().to_owned();
+        let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone()));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
@@ -241,6 +245,7 @@ impl Server {
         }
         let _ = tapping.await;
         keeping.abort();
+        save_sightings(&guard, &state_dir).await;
         guard.relay().close().await;
         if let Err(fault) = guard.trail().flush().await {
             warn!(%fault, "the audit log could not be flushed");
@@ -398,11 +403,19 @@ fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
 }
 
 /// What is done now and then: idle sessions end, old held messages go.
-async fn keep_house(guard: Arc<Guard>) {
+async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
     let (mut tidy, mut expire) = (interval(TIDY_EVERY), interval(EXPIRE_EVERY));
+    let mut saved = guard.inquiry().loops.changes();
     loop {
         tokio::select! {
-            _ = tidy.tick() => guard.relay().tidy().await,
+            _ = tidy.tick() => {
+                guard.relay().tidy().await;
+                let changes = guard.inquiry().loops.changes();
+                if changes != saved {
+                    saved = changes;
+                    save_sightings(&guard, &state_dir).await;
+                }
+            }
             _ = expire.tick() => match guard.quarantine().expire(guard.now()).await {
                 Ok(expired) if expired.overdue_count > 0 => warn!(
                     count = expired.overdue_count,
@@ -412,6 +425,19 @@ async fn keep_house(guard: Arc<Guard>) {
                 Err(fault) => warn!(%fault, "old held messages could not be removed"),
             },
         }
+    }
+}
+
+/// Writes down which messages may be going round, so that a restart does not forget them.
+async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
+    let (guard, folder) = (Arc::clone(guard), state_dir.to_owned());
+    let written = tokio::task::spawn_blocking(move || {
+        write_new(&folder, &folder.join(SIGHTINGS), &guard.inquiry().loops.saved())
+    });
+    match written.await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
+        Err(fault) => warn!(%fault, "messages that may go round were not written down"),
     }
 }
 

@@ -29,7 +29,7 @@ impl Forwarder {
         match self {
             Forwarder::Keeps => "keeps the message as it is",
             Forwarder::Strips => "takes our lines away",
-            Forwarder::Rewrites => "and rewrites id, date, subject, text",
+            Forwarder::Rewrites => "and rewrites all it can",
         }
     }
 

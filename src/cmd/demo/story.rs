@@ -118,7 +118,7 @@ impl Stage {
         let (mut right, mut handed) = (true, 0);
         for (number, forwarder) in Forwarder::ALL.into_iter().enumerate() {
             let ring = ring::run(&mut mta, &self.arrived, forwarder, number).await?;
-            println!("   {:<34} {}", forwarder.what(), ring::drawn(&ring, self.paint));
+            println!("   {:<28} {}", forwarder.what(), ring::drawn(&ring, self.paint));
             right &= ring.held.is_some() && ring.passed < forwarder.cut_at();
             handed += ring.passed + 1;
             if let (Some(reply), Forwarder::Rewrites) = (&ring.held, forwarder) {
@@ -144,7 +144,7 @@ impl Stage {
     fn what_is_left(&self, right: bool, handed_in: usize) {
         let held = self.guard.quarantine().health();
         self.heading("What is left");
-        println!("   went out:  {}", self.arrived.recipients().join(" "));
+        println!("   went out:  {}", grouped(&self.arrived.recipients()));
         println!(
             "   held:      {} message file(s), {} further copies of the campaign, {} KiB on disk",
             held.messages,
@@ -159,6 +159,16 @@ impl Stage {
         println!("\n{}", self.paint.paint(tone, verdict));
         println!("Next: `replyguard check-config`, and the README's ten lines for your MTA.");
     }
+}
+
+/// Each recipient once, with how many copies went to it.
+fn grouped(recipients: &[String]) -> String {
+    let mut counted = std::collections::BTreeMap::<&str, usize>::new();
+    for recipient in recipients {
+        *counted.entry(recipient).or_default() += 1;
+    }
+    let words = counted.iter().map(|(recipient, count)| format!("{count} to {recipient}"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn configuration(folder: &Path, next_hop: &str, dns: &str) -> Result<Config, Fault> {
