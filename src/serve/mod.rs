@@ -326,14 +326,20 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("state_dir", running.state_dir == new.state_dir),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
-        ("dns", running.auth == new.auth),
+        ("dns and auth.best_guess", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("loops.fingerprints and loops.window", running.loops == new.loops),
+        ("loops.conversation, beyond what it was", talks(new) <= talks(running)),
         ("audit", running.audit == new.audit),
         ("admin", running.admin == new.admin),
         ("quarantine", running.quarantine == new.quarantine),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}
+
+/// The most messages that a conversation is counted up to: so many moments are kept.
+fn talks(config: &Config) -> u32 {
+    config.policy.loops.conversation.most()
 }
 
 fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {

@@ -140,9 +140,8 @@ impl Sightings {
     pub fn restore(&self, saved: &[u8], now: Timestamp) -> usize {
         let entries = saved.strip_prefix(SAVED).unwrap_or_default();
         let entries = entries.as_chunks::<SAVED_BYTES>().0.iter();
-        let young = entries
-            .filter_map(|entry| read(entry))
-            .filter(|(_, known)| self.is_young(known, seconds(now)));
+        let young =
+            entries.filter_map(read).filter(|(_, known)| self.is_young(known, seconds(now)));
         let mut count = 0;
         for (key, known) in young.take(self.table.health().capacity) {
             count += 1;

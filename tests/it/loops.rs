@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::skipped::without_corpus;
 use replyguard::guard::loops::{Asking, LoopHealth, LoopMemory, Round};
 use replyguard::judge::decision::{LoopFinding, LoopKind};
 use replyguard::judge::fingerprint::FingerprintKey;
@@ -565,7 +566,7 @@ fn messages(folder: &std::path::Path) -> Vec<Vec<u8>> {
 #[test]
 fn the_whole_corpus_sent_twice() {
     let Some(folder) = corpus("messages") else {
-        println!("SKIPPED: there is no ../shared/corpus/messages");
+        without_corpus("no ../shared/corpus/messages");
         return;
     };
     let mut guard = Guard::new("guard-1", "here");

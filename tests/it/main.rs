@@ -36,6 +36,8 @@ mod relay;
 mod rig;
 #[path = "../support/schema.rs"]
 mod schema;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod speed;
 mod spf;
 mod storm;
