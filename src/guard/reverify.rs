@@ -37,11 +37,11 @@ use crate::mail::time::Timestamp;
 /// What the findings so far leave open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Every recipient is proven or failed.
+    /// Every recipient is proven, or failed for good.
     Nothing,
     /// A recipient is proven by an SPF pass, which may let everybody in.
     Breadth,
-    /// A recipient is neither proven nor failed.
+    /// A recipient is neither proven nor failed, or failed and a signature could still prove it.
     Everything,
 }
 
@@ -209,9 +209,10 @@ fn need(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Need {
         None => (!policy.site.is_local(address)).then(|| address.clone()),
     });
     judged.fold(Need::Nothing, |need, address| {
-        match (need, verdict(&address, evidence, policy).verdict) {
+        let judged = verdict(&address, evidence, policy);
+        match (need, judged.verdict) {
             (Need::Everything, _) => Need::Everything,
-            (need, Verdict::Failed { .. }) => need,
+            (need, Verdict::Failed { .. }) if !judged.open => need,
             (_, Verdict::Authenticated { by: ProofKind::Spf, .. }) => Need::Breadth,
             (need, Verdict::Authenticated { .. }) => need,
             _ => Need::Everything,

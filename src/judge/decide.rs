@@ -53,7 +53,7 @@ fn decision(
         Some(original) => verdict(&original, evidence, policy),
         None => verdict(address, evidence, policy),
     });
-    let (judged, gaps) = judged.map(|Judged { verdict, gaps }| (verdict, gaps)).unzip();
+    let (judged, gaps) = judged.map(|Judged { verdict, gaps, .. }| (verdict, gaps)).unzip();
     let gaps = gaps.unwrap_or_default();
     let known = evidence.recipients.get(index);
     let mut looping =

@@ -22,35 +22,57 @@ pub struct Judged {
     pub verdict: Verdict,
     /// What could not be known of this recipient's domain.
     pub gaps: Vec<Gap>,
+    /// Whether a signature that no source has looked at could still prove a recipient who failed.
+    pub open: bool,
 }
 
 /// The verdict for one recipient with a domain.
 ///
 /// The first source that proves or fails the recipient decides: the evidence has the best first.
+///
+/// Why not at once where it failed without a word of DKIM: a forwarder's address fails SPF, and the
+/// signature of what it forwards is still good (RFC 7208 §10.3). Of later sources only signatures
+/// count then: what a domain's SPF says by now is no news of the day the message came.
 pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Judged {
     let Some(domain) = recipient.domain() else {
         // Why: an address literal has no SPF, DKIM or DMARC of its own (RFC 5321 §4.1.3). That is
         // known, whatever else is not.
-        return Judged { verdict: Verdict::Unauthenticated, gaps: Vec::new() };
+        return Judged { verdict: Verdict::Unauthenticated, gaps: Vec::new(), open: false };
     };
     let question = Question { recipient, domain, evidence, policy };
     let mut gaps = Vec::new();
-    let mut open = None;
+    let (mut failed, mut open, mut left) = (None, false, None);
     for findings in &evidence.findings {
+        if failed.is_some() && !open {
+            break;
+        }
+        if failed.is_some() {
+            if let Some(verdict) = question.signature_proof(findings) {
+                return Judged { verdict, gaps, open: false };
+            }
+            open &= !question.knows_signatures(findings);
+            continue;
+        }
         let mut missing = Vec::new();
         let asked = question.ask(findings, &mut missing);
         missing.retain(|gap| !gaps.contains(gap));
         gaps.append(&mut missing);
         match asked {
-            Some(verdict @ (Verdict::Authenticated { .. } | Verdict::Failed { .. })) => {
-                return Judged { verdict, gaps };
+            Some(verdict @ Verdict::Authenticated { .. }) => {
+                return Judged { verdict, gaps, open: false };
             }
-            Some(Verdict::Unresolved) => open = Some(Verdict::Unresolved),
-            Some(other) => open = open.or(Some(other)),
+            Some(verdict @ Verdict::Failed { .. }) => {
+                (failed, open) = (Some(verdict), !question.knows_signatures(findings));
+            }
+            Some(Verdict::Unresolved) => left = Some(Verdict::Unresolved),
+            // Why: whoever got all the answers has resolved what an earlier source had not.
+            Some(other) if findings.evaluated.spf && findings.evaluated.dkim => left = Some(other),
+            Some(other) => left = left.or(Some(other)),
             None => {}
         }
     }
-    Judged { verdict: open.unwrap_or_else(|| nothing_known(evidence)), gaps }
+    let verdict = failed.or(left).unwrap_or_else(|| nothing_known(evidence));
+    Judged { verdict, gaps, open }
 }
 
 /// Why nothing is known: without a tap that is the cause, whatever else is missing, because the
@@ -112,7 +134,23 @@ impl Question<'_> {
         }
         let proofs = self.spf_proofs(findings).chain(self.dkim_proofs(findings));
         let proofs = proofs.chain(self.dmarc_proofs(findings));
-        let proofs = proofs.chain(self.header_proofs(findings));
+        self.strongest(proofs.chain(self.header_proofs(findings)))
+    }
+
+    /// The strongest proof by a signature of the message itself.
+    fn signature_proof(&self, findings: &Findings) -> Option<Verdict> {
+        self.strongest(self.dkim_proofs(findings).chain(self.header_proofs(findings)))
+    }
+
+    /// Whether this source looked at the signatures, and no later answer could change the outcome.
+    fn knows_signatures(&self, findings: &Findings) -> bool {
+        findings.evaluated.dkim && !self.is_unresolved(findings)
+    }
+
+    fn strongest<'f>(
+        &self,
+        proofs: impl Iterator<Item = (ProofKind, &'f Domain, Scope)>,
+    ) -> Option<Verdict> {
         // Why: of equal ones the first counts, and `max_by_key` would give the last.
         let mut best: Option<(ProofKind, &Domain, Scope)> = None;
         for proof in proofs {
@@ -251,15 +289,19 @@ impl Question<'_> {
         let said_failed = findings.dmarc.iter().any(|dmarc| {
             dmarc.result == AuthResult::Fail && dmarc.from_domain.as_ref() == Some(self.domain)
         });
+        // Why before what was said of DMARC: filters say `fail` of it when a key could not be had.
+        if self.is_unresolved(findings) {
+            return None;
+        }
         if said_failed && published.is_none_or(|record| counts(record.policy)) {
             return Some(FailureKind::Dmarc);
         }
-        // Why: a method that was not evaluated, or what another try may decide, could have passed.
+        // Why: a method that was not evaluated could have passed.
         // A signature without a key, expired when it came or behind a heap of others could not:
         // or whoever forges would only have to add one.
         let all_asked = findings.evaluated.spf && findings.evaluated.dkim;
         let published = published.is_some_and(|record| counts(record.policy));
-        (published && all_asked && !self.is_unresolved(findings)).then_some(FailureKind::Dmarc)
+        (published && all_asked).then_some(FailureKind::Dmarc)
     }
 
     /// Whether SPF passed aligned by a term that lets everybody in. It proves nobody; but DMARC
@@ -692,6 +734,8 @@ mod tests {
             ("spf=none; dkim=temperror", DMARC, "unresolved"),
             ("spf=none; dkim=temperror spam.example", DMARC, "failed dmarc-fail"),
             ("spf=none; dkim=none; dmarc=temperror bank.example", NONE, "unresolved"),
+            ("spf=none; dkim=temperror bank.example; dmarc=fail bank.example", NONE, "unresolved"),
+            ("spf=none; dkim=temperror bank.example; dmarc=fail bank.example", DMARC, "unresolved"),
             ("spf=none; dkim=none", &[("bank.example", "?")], "unresolved"),
             ("spf=softfail bank.example; dkim=none", &[("bank.example", "?")], "unresolved"),
             ("spf=none; dkim=pass mail.bank.example", &[("bank.example", "?")], "unresolved"),
@@ -749,6 +793,40 @@ mod tests {
         assert_eq!(with(&[nothing, open]), VerdictKind::Unresolved);
         assert_eq!(with(&[nothing]), VerdictKind::Unauthenticated);
         assert_eq!(with(&[]), VerdictKind::Unknown);
+    }
+
+    /// Goal: what one source leaves open another closes, and nothing else does. Method: two sources
+    /// in a row, a domain without DMARC, and the verdict; `open` says whether more should be asked.
+    #[test]
+    fn a_later_source_closes_what_an_earlier_one_left_open() {
+        let spf_only = "spf=fail bank.example";
+        let silent = "spf=fail bank.example; dkim=temperror bank.example";
+        let signed = "spf=pass joe@bank.example; dkim=pass bank.example";
+        for (results, expected, open) in [
+            (&[spf_only][..], "failed spf-fail", true),
+            (&[silent], "failed spf-fail", true),
+            (&["spf=fail bank.example; dkim=fail bank.example"], "failed spf-fail", false),
+            (&[spf_only, signed], "authenticated dkim", false),
+            (&[silent, signed], "authenticated dkim", false),
+            (&[spf_only, "spf=none; dkim=none", signed], "failed spf-fail", false),
+            // What SPF says by now is no proof.
+            (&[spf_only, "spf=pass joe@bank.example; dkim=none"], "failed spf-fail", false),
+            (&[spf_only, "spf=none; dkim=temperror bank.example"], "failed spf-fail", true),
+            (&[spf_only, "spf=none; dkim=pass spam.example"], "failed spf-fail", false),
+            (&["spf=temperror bank.example", "spf=none; dkim=none"], "unauthenticated", false),
+            (&["spf=temperror bank.example", "dkim=none"], "unresolved", false),
+            (&["spf=temperror bank.example", "spf=temperror; dkim=none"], "unresolved", false),
+        ] {
+            let findings = results
+                .iter()
+                .map(|results| findings(results, "joe@bank.example", "joe@bank.example"))
+                .collect();
+            let evidence = Evidence { findings, domains: facts(NONE), ..Evidence::default() };
+            let judged = verdict(&address("joe@bank.example"), &evidence, &Policy::default());
+            let by = judged.verdict.by().map(|by| format!(" {by}")).unwrap_or_default();
+            let found = format!("{}{by}", judged.verdict.kind());
+            assert_eq!((found.as_str(), judged.open), (expected, open), "{results:?}");
+        }
     }
 
     #[test]

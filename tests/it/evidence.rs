@@ -322,6 +322,44 @@ async fn signatures_of_no_worth_do_not_save_a_forgery() {
     assert!(explained.evidence.gaps.iter().any(left_out), "{:?}", explained.evidence.gaps);
 }
 
+/// A forwarder's address fails SPF, and the signature of what it forwards is still good. Our border
+/// spoke of SPF alone, or got no answer for the key.
+#[tokio::test]
+async fn a_good_signature_outweighs_what_our_border_said_of_spf_alone() {
+    let desk = desk();
+    let (to, signed) = ("joe@a.example", case("relaxed-relaxed"));
+    let author = signed.lines().find_map(|line| line.strip_prefix("From: ")).unwrap();
+    assert!(author.contains(to), "{author}");
+    for (results, expected) in [
+        ("spf=fail smtp.mailfrom=joe@a.example", "deliver authenticated dkim"),
+        (
+            "spf=fail smtp.mailfrom=joe@a.example; dkim=temperror header.d=a.example",
+            "deliver authenticated dkim",
+        ),
+        ("spf=fail smtp.mailfrom=joe@a.example; dkim=fail", "quarantine failed spf-fail"),
+    ] {
+        let embedded = arrived(to, "192.0.2.66", results) + &signed;
+        let message = bounce(to, &embedded, "message/rfc822");
+        assert_eq!(desk.judged(to, &message).await, expected, "{results}");
+    }
+    let results = "spf=fail smtp.mailfrom=joe@a.example";
+    let unsigned = arrived(to, "192.0.2.66", results) + &letter(to);
+    let message = bounce(to, &unsigned, "message/rfc822");
+    assert_eq!(desk.judged(to, &message).await, "quarantine failed spf-fail");
+}
+
+/// DNS failed when it came in, and answers now.
+#[tokio::test]
+async fn what_was_open_when_it_came_is_closed_by_verifying_anew() {
+    let desk = desk();
+    let to = "joe@plain.example";
+    let results = "spf=temperror smtp.mailfrom=joe@plain.example; dkim=none";
+    let embedded = arrived(to, "192.0.2.66", results) + &letter(to);
+    let message = bounce(to, &embedded, "message/rfc822");
+    let verdict = "deliver unauthenticated unauthenticated";
+    assert_eq!(desk.judged(to, &message).await, verdict);
+}
+
 /// DNS that is silent is no proof of forgery.
 #[tokio::test]
 async fn what_cannot_be_checked_now_fails_nobody() {
