@@ -51,8 +51,11 @@ pub struct Books {
     droppable: BTreeSet<HeldId>,
     /// Bytes on disk, those of messages on their way included.
     pub bytes: u64,
-    /// Messages on their way.
+    /// Messages on their way, those without their names included.
     pub arriving: usize,
+    /// Messages on their way that nobody may take away any more: sealed, and their names could
+    /// not be given.
+    pub unnamed: BTreeMap<HeldId, Held>,
     /// The first copy of each campaign.
     campaigns: LruCache<CampaignKey, HeldId>,
     /// Messages dropped since the start because it was full.
@@ -116,6 +119,12 @@ impl Books {
         self.held.insert(id, held);
     }
 
+    /// A message on its way is held.
+    pub fn arrived(&mut self, id: HeldId, held: Held) {
+        self.arriving = self.arriving.saturating_sub(1);
+        self.insert(id, held);
+    }
+
     /// Takes a held message out, with its bytes.
     fn remove(&mut self, id: HeldId) -> Option<Held> {
         self.droppable.remove(&id);
@@ -147,6 +156,7 @@ impl Folder {
             droppable: BTreeSet::new(),
             bytes: 0,
             arriving: 0,
+            unnamed: BTreeMap::new(),
             campaigns: LruCache::new(NonZeroUsize::new(CAMPAIGNS_MAX).unwrap_or(NonZeroUsize::MIN)),
             dropped: 0,
         };
@@ -297,6 +307,16 @@ impl Folder {
         self.rename(id, Part::PendingSlip, Part::Slip)
     }
 
+    /// The same for one whose names were perhaps given before, or one of them.
+    pub fn name_again(&self, id: HeldId) -> Result<(), Error> {
+        for (from, to) in [(Part::PendingMessage, Part::Message), (Part::PendingSlip, Part::Slip)] {
+            if let Err(fault) = self.rename(id, from, to) {
+                self.read(id, to).map_err(|_| fault)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives one file of a message another name.
     pub fn rename(&self, id: HeldId, from: Part, to: Part) -> Result<(), Error> {
         let (from, to) = (self.file(id, from), self.file(id, to));
@@ -321,8 +341,17 @@ impl Folder {
 
     /// Takes a held message away, with its copies.
     pub fn take_away(&self, id: HeldId) -> Result<(), Error> {
+        self.take_away_if(id, |_| true)
+    }
+
+    /// The same, if it is still so: a copy may have joined since. `NotHeld` when it is not.
+    pub fn take_away_if(&self, id: HeldId, so: impl FnOnce(&Held) -> bool) -> Result<(), Error> {
         let _changing = locked(&self.changing);
-        let held = self.books(|books| books.remove(id)).ok_or(Error::NotHeld(id))?;
+        let held = self.books(|books| {
+            let still = books.held.get(&id).is_some_and(so);
+            still.then(|| books.remove(id)).flatten()
+        });
+        let held = held.ok_or(Error::NotHeld(id))?;
         let gone = self.remove_parts(id);
         if gone.is_err() {
             self.books(|books| {

@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod campaigns;
 pub mod disk;
+pub mod expiry;
 pub mod fault;
 pub mod files;
 pub mod findings;
@@ -39,7 +40,7 @@ use crate::audit::ledger::{RepeatKey, Room, Shared, TrailHealth};
 use crate::audit::pseudonym::Pseudonyms;
 use crate::audit::record::Record;
 use crate::audit::sinks::{Sink, SinkSettings};
-use crate::audit::writer::{Append, Done, Job, Line, Until, Writer, serve_syncs};
+use crate::audit::writer::{Append, Done, Job, Line, Spill, Until, Writer, serve_syncs};
 use crate::judge::classify::{Class, Guarded};
 use crate::mail::limits::AUDIT_SYNC_AFTER;
 
@@ -151,7 +152,8 @@ impl Trail {
     /// was held or discarded is synced in any case (law 1). An error is temporary: the caller
     /// answers 451. While the file cannot be written, it is `Ok` for what the next hop has taken,
     /// and with `OnFailure::DeliverPersonal` for mail that is no response: then the records wait in
-    /// memory.
+    /// memory. Beside one that says held or discarded it is an error, and only the records of what
+    /// the next hop has taken wait.
     /// Dropping the future does not take the records back.
     pub async fn append(&self, records: &[Record], durability: Durability) -> Result<(), Error> {
         self.append_reserved(Reservation(self.shared.promise(0)), records, durability).await
@@ -168,20 +170,28 @@ impl Trail {
             return Ok(());
         }
         let records = self.for_the_log(records)?;
-        let lines =
-            records.iter().map(|record| self.line(record)).collect::<Result<Vec<_>, _>>()?;
         let until = match durability {
             Durability::Written if !records.iter().any(Record::is_irrevocable) => Until::Written,
             _ => Until::Synced,
         };
         let delivered = records.iter().any(Record::is_delivered);
-        let may_spill = until == Until::Written && (delivered || self.may_spill(&records));
+        let all_may = until == Until::Written && (delivered || self.may_spill(&records));
+        // Why by itself what the next hop has taken: with LMTP that stands whatever becomes of the
+        // other recipients' copies, and law 2 wants its record.
+        let may_spill = |record: &Record| match all_may || record.is_delivered() {
+            true => Spill::May,
+            false => Spill::MayNot,
+        };
+        let lines: Vec<Line> = records
+            .iter()
+            .map(|record| self.line(record, may_spill(record)))
+            .collect::<Result<_, _>>()?;
         let for_sinks: Vec<String> = match self.sinks.is_empty() {
             true => Vec::new(),
             false => lines.iter().map(|line| line.full.trim_end().to_owned()).collect(),
         };
         let (done, result) = oneshot::channel();
-        self.writes.push(Job::Append(Append { lines, room, until, may_spill, done }));
+        self.writes.push(Job::Append(Append { lines, room, until, done }));
         result.await.map_err(|_| Error::Stopped)??;
         for sink in &self.sinks {
             let each = records.iter().zip(&for_sinks);
@@ -269,20 +279,20 @@ impl Trail {
     /// The record's line; beside it the short one, when an earlier record says the same.
     ///
     /// Why only the first recipient's record is referred to: an event names it and no other.
-    fn line(&self, record: &Record) -> Result<Line, Error> {
+    fn line(&self, record: &Record, spill: Spill) -> Result<Line, Error> {
         let full = with_end(record.line()?);
         let Some(key) = repeat_key(record) else {
-            return Ok(Line { full, short: None, origin: None });
+            return Ok(Line { full, short: None, origin: None, spill });
         };
         let (known, generation) =
             self.shared.with(|ledger| (ledger.same_as(&key), ledger.generation));
         let Some(event) = known else {
             let origin = (record.n == 1).then(|| (key, record.event.clone()));
-            return Ok(Line { full, short: None, origin });
+            return Ok(Line { full, short: None, origin, spill });
         };
         let short =
             Record { signals: None, evidence: None, same_as: Some(event), ..record.clone() };
-        Ok(Line { full, short: Some((generation, with_end(short.line()?))), origin: None })
+        Ok(Line { full, short: Some((generation, with_end(short.line()?))), origin: None, spill })
     }
 }
 

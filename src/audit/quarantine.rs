@@ -5,8 +5,9 @@
 //! 451. Bounds: `Settings`, `limits::QUARANTINE_WRITES_MAX`.
 //! Law 1: held copies are durable before our 250. Law 2: a crash may hold twice, never lose.
 //!
-//! Several recipients: `stage` and `seal` before the relay, `commit` after the next hop's 250; a
-//! stage that is dropped is taken away again. `docs/reference/quarantine.md` describes the files.
+//! Several recipients: `stage` and `seal` before the relay, `commit` after the next hop's 250, from
+//! when on nothing is taken away; a stage that is dropped before is taken away again.
+//! `docs/reference/quarantine.md` describes the files.
 
 use std::io::{BufRead, BufReader};
 use std::ops::Bound;
@@ -20,12 +21,13 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::audit::batch::{Batches, locked};
 use crate::audit::campaigns::{Join, serve_joins};
 use crate::audit::disk::{Disk, DiskFile, Stream};
+use crate::audit::expiry::{Expired, expire};
 use crate::audit::fault::{Error, disk};
 use crate::audit::folder::{Folder, Held, on_disk};
 use crate::audit::held::{CampaignKey, CopySlip, HeldId, Holding, Part, Slip};
 use crate::audit::recovery::{Recovered, recover};
 use crate::audit::writer::Done;
-use crate::mail::limits::{HELD_LIST_MAX, HELD_OVERDUE_AFTER, QUARANTINE_WRITES_MAX};
+use crate::mail::limits::{HELD_LIST_MAX, QUARANTINE_WRITES_MAX};
 use crate::mail::time::Timestamp;
 
 /// Bytes written or read at once.
@@ -93,18 +95,6 @@ pub struct QuarantineHealth {
     pub dropped: u64,
 }
 
-/// What `expire` did and found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expired {
-    /// Messages that went because they were old.
-    pub removed: Vec<HeldId>,
-    /// Messages that never go by themselves and are held for more than a day: for an alarm; at
-    /// most `limits::HELD_LIST_MAX`, the oldest.
-    pub overdue: Vec<HeldId>,
-    /// How many there are of those.
-    pub overdue_count: usize,
-}
-
 /// A held message in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -139,7 +129,8 @@ pub struct Stage {
     hasher: blake3::Hasher,
 }
 
-/// A message that is whole and durable, but not yet held. Dropped, it is taken away again.
+/// A message that is whole and durable, but not yet held. Dropped before `commit`, it is taken away
+/// again.
 #[derive(Debug)]
 pub struct Sealed {
     arrival: Arrival,
@@ -154,8 +145,20 @@ struct Arrival {
     permits: Arc<Semaphore>,
     id: HeldId,
     claimed_bytes: u64,
-    begun: bool,
-    kept: bool,
+    fate: Fate,
+}
+
+/// What becomes of an arrival that is dropped.
+#[derive(Debug)]
+enum Fate {
+    /// There is nothing of it on disk yet.
+    NotBegun,
+    /// Nobody was told that it is held: it is taken away.
+    Goes,
+    /// Others have got their copies: it stays under the names it has, and gets its own later.
+    Stays(Held),
+    /// It is held.
+    Kept,
 }
 
 impl Quarantine {
@@ -310,33 +313,11 @@ impl Quarantine {
     }
 
     /// Takes away responses and reports older than `max_age`, counted from their last copy; names
-    /// those that never go by themselves and are held for more than a day.
+    /// those that never go by themselves and are held for more than a day. Before that, holds what
+    /// was sealed and could not get its name. What cannot be done is counted, and the rest is done.
     pub async fn expire(&self, now: Timestamp) -> Result<Expired, Error> {
         let folder = Arc::clone(&self.folder);
-        let age_max = folder.settings().max_age;
-        let expire = move || {
-            let (old, overdue): (Vec<HeldId>, Vec<HeldId>) = folder.books(|books| {
-                let older = |span: Duration| move |held: &Held| now.since(held.last) > span;
-                let (old, overdue) = (older(age_max), older(HELD_OVERDUE_AFTER));
-                let each = || books.held.iter();
-                (
-                    each().filter(|(_, h)| h.expires() && old(h)).map(|(id, _)| *id).collect(),
-                    each().filter(|(_, h)| !h.expires() && overdue(h)).map(|(id, _)| *id).collect(),
-                )
-            });
-            let mut expired =
-                Expired { overdue_count: overdue.len(), overdue, ..Expired::default() };
-            expired.overdue.truncate(HELD_LIST_MAX);
-            for id in old {
-                match folder.take_away(id) {
-                    Ok(()) => expired.removed.push(id),
-                    Err(Error::NotHeld(_)) => {}
-                    Err(fault) => return Err(fault),
-                }
-            }
-            Ok(expired)
-        };
-        blocking(expire).await
+        blocking(move || Ok(expire(&folder, now))).await
     }
 
     /// How it goes: for status and metrics.
@@ -362,8 +343,7 @@ impl Quarantine {
             permits: Arc::clone(&self.permits),
             id,
             claimed_bytes: 0,
-            begun: false,
-            kept: false,
+            fate: Fate::NotBegun,
         }
     }
 }
@@ -402,6 +382,16 @@ impl Stage {
         arrival.names_durable().await?;
         Ok(Sealed { arrival, held })
     }
+
+    /// The message is whole, and nobody gets it: holds it; durable when it returns. On an error
+    /// it is taken away again: the caller answers 451 to all.
+    pub async fn hold(self) -> Result<HeldId, Error> {
+        let Sealed { arrival, held } = self.seal().await?;
+        let name = |arrival: &mut Arrival| arrival.folder.name(arrival.id);
+        let (arrival, ()) = arrival.on_disk(name).await?;
+        arrival.names_durable().await?;
+        Ok(arrival.keep(held))
+    }
 }
 
 impl Sealed {
@@ -410,9 +400,14 @@ impl Sealed {
         self.arrival.id
     }
 
-    /// Holds it; durable when it returns.
+    /// The others have got their copies: holds it; durable when it returns.
+    ///
+    /// Law 1: nothing takes it away any more. On an error, and if the caller goes away meanwhile,
+    /// it stays on disk as it was sealed, and is held when `expire` tries again, or at the next
+    /// start.
     pub async fn commit(self) -> Result<HeldId, Error> {
-        let Sealed { arrival, held } = self;
+        let Sealed { mut arrival, held } = self;
+        arrival.fate = Fate::Stays(held.clone());
         let name = |arrival: &mut Arrival| arrival.folder.name(arrival.id);
         let (arrival, ()) = arrival.on_disk(name).await?;
         arrival.names_durable().await?;
@@ -468,7 +463,7 @@ impl Arrival {
     fn begin(&mut self) -> Result<Arc<dyn DiskFile>, Error> {
         self.folder.claim(0, 1)?;
         let file = self.folder.begin(self.id).inspect_err(|_| self.folder.unclaim(0, 1))?;
-        self.begun = true;
+        self.fate = Fate::Goes;
         Ok(file)
     }
 
@@ -516,19 +511,21 @@ impl Arrival {
 
     /// It is held.
     fn keep(mut self, held: Held) -> HeldId {
-        self.kept = true;
-        self.folder.books(|books| {
-            books.arriving = books.arriving.saturating_sub(1);
-            books.insert(self.id, held);
-        });
+        self.fate = Fate::Kept;
+        self.folder.books(|books| books.arrived(self.id, held));
         self.id
     }
 }
 
 impl Drop for Arrival {
     fn drop(&mut self) {
-        if !self.begun || self.kept {
-            return;
+        match std::mem::replace(&mut self.fate, Fate::Kept) {
+            Fate::NotBegun | Fate::Kept => return,
+            Fate::Stays(held) => {
+                self.folder.books(|books| books.unnamed.insert(self.id, held));
+                return;
+            }
+            Fate::Goes => {}
         }
         let (folder, id, bytes) = (Arc::clone(&self.folder), self.id, self.claimed_bytes);
         let forget = move || {

@@ -68,8 +68,6 @@ pub struct Append {
     pub room: Room,
     /// When the caller goes on.
     pub until: Until,
-    /// Whether they may wait in memory when the file cannot be written.
-    pub may_spill: bool,
     /// Told when it is done.
     pub done: Done<()>,
 }
@@ -92,6 +90,17 @@ pub struct Line {
     pub short: Option<(u64, String)>,
     /// What later records may refer to: the key, and this record's event.
     pub origin: Option<(RepeatKey, String)>,
+    /// When the file cannot be written.
+    pub spill: Spill,
+}
+
+/// Whether a line may wait in memory when the file cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spill {
+    /// It may.
+    May,
+    /// Then what it records must not happen.
+    MayNot,
 }
 
 /// The writer; used by one thread at a time.
@@ -327,12 +336,13 @@ impl Writer {
 
     fn refuse(&mut self, append: Append, fault: Error) {
         self.fault = Some(fault.clone());
-        if !append.may_spill {
-            return drop(append.done.send(Err(fault)));
+        let spilled = append.lines.iter().filter(|line| line.spill == Spill::May);
+        let lines: String = spilled.map(|line| line.full.as_str()).collect();
+        if !lines.is_empty() {
+            self.shared.with(|ledger| ledger.spill(Bytes::from(lines)));
         }
-        let lines: String = append.lines.iter().map(|line| line.full.as_str()).collect();
-        self.shared.with(|ledger| ledger.spill(Bytes::from(lines)));
-        drop(append.done.send(Ok(())));
+        let all = append.lines.iter().all(|line| line.spill == Spill::May);
+        drop(append.done.send(if all { Ok(()) } else { Err(fault) }));
     }
 
     /// Writes at the end of the file, all or nothing.

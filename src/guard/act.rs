@@ -371,10 +371,10 @@ impl Job<'_> {
         }
         if let Some(sealed) = sealed {
             let id = sealed.id();
+            // Law 1. Why no 451 on an error: the others have it, and this copy stays on disk under
+            // its pending names; it is held at the next try, or at the next start.
             if let Err(fault) = sealed.commit().await {
-                // Why no 451: the others have it. The copy is on disk under its pending name, and
-                // becomes held at the next start.
-                tracing::error!(event = %self.acted.event, %fault, "a held copy keeps its pending name");
+                self.keeps_pending_names(&plan.hold, &fault);
             }
             self.know_held(&plan.hold, id);
         }

@@ -75,10 +75,7 @@ impl Job<'_> {
                 Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
             }
         }
-        Ok(match stage.seal().await {
-            Ok(sealed) => sealed.commit().await,
-            Err(fault) => Err(fault),
-        })
+        Ok(stage.hold().await)
     }
 
     /// Line ends that are not sound after the next hop got the beginning.
@@ -113,8 +110,7 @@ impl Job<'_> {
         }
         for (stage, indices) in stages.into_iter().zip([&plan.hold, &plan.deliver]) {
             let Some(stage) = stage else { continue };
-            let sealed = stage.seal().await.map_err(|fault| self.not_held(&fault))?;
-            let id = sealed.commit().await.map_err(|fault| self.not_held(&fault))?;
+            let id = stage.hold().await.map_err(|fault| self.not_held(&fault))?;
             self.know_held(indices, id);
         }
         self.know_discarded(&plan.discard);
@@ -180,6 +176,19 @@ impl Job<'_> {
             }
             let reason = decision.reason;
             self.know(*index, Outcome::Held { id, reason });
+        }
+    }
+
+    /// A held copy whose names could not be given; the others have theirs.
+    pub(in crate::guard) fn keeps_pending_names(&mut self, indices: &[usize], fault: &Error) {
+        tracing::error!(event = %self.acted.event, %fault, "a held copy keeps its pending names");
+        for index in indices {
+            if let Some(decision) = self.acted.decisions.get_mut(*index) {
+                decision.text.push_str(
+                    " Its files could not be named: they end in .pending until the next try or \
+                     start.",
+                );
+            }
         }
     }
 

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use crate::audit::Trail;
 use crate::audit::disk::RealDisk;
+use crate::audit::expiry::Expired;
 use crate::audit::fault::Error as AuditError;
 use crate::audit::quarantine::Quarantine;
 use crate::auth::{AuthError, Authenticator};
@@ -42,7 +43,7 @@ use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{SIGHTINGS, StateDir, StateError, write_new};
+use crate::serve::state::{StateDir, StateError};
 use crate::serve::taps::Taps;
 use crate::store::Store;
 use crate::store::answers::Answers;
@@ -139,9 +140,6 @@ impl Server {
         let settings =
             tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
         let taps = Taps::bind(config, Tap::new(Arc::clone(&inquiry), store, settings)).await?;
-        if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
-            inquiry.loops.restore(&saved, Clock::System.now());
-        }
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
@@ -230,8 +228,7 @@ impl Server {
             tokio::spawn(http::serve(listener, router, stopping.subscribe()));
         }
         let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
-        let state_dir = _state.path().to_owned();
-        let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone()));
+        let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
@@ -245,7 +242,6 @@ impl Server {
         }
         let _ = tapping.await;
         keeping.abort();
-        save_sightings(&guard, &state_dir).await;
         guard.relay().close().await;
         if let Err(fault) = guard.trail().flush().await {
             warn!(%fault, "the audit log could not be flushed");
@@ -326,20 +322,14 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("state_dir", running.state_dir == new.state_dir),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
-        ("dns and auth.best_guess", running.auth == new.auth),
+        ("dns", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("loops.fingerprints and loops.window", running.loops == new.loops),
-        ("loops.conversation, beyond what it was", talks(new) <= talks(running)),
         ("audit", running.audit == new.audit),
         ("admin", running.admin == new.admin),
         ("quarantine", running.quarantine == new.quarantine),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
-}
-
-/// The most messages that a conversation is counted up to: so many moments are kept.
-fn talks(config: &Config) -> u32 {
-    config.policy.loops.conversation.most()
 }
 
 fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
@@ -409,41 +399,32 @@ fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
 }
 
 /// What is done now and then: idle sessions end, old held messages go.
-async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
+async fn keep_house(guard: Arc<Guard>) {
     let (mut tidy, mut expire) = (interval(TIDY_EVERY), interval(EXPIRE_EVERY));
-    let mut saved = guard.inquiry().loops.changes();
     loop {
         tokio::select! {
-            _ = tidy.tick() => {
-                guard.relay().tidy().await;
-                let changes = guard.inquiry().loops.changes();
-                if changes != saved {
-                    saved = changes;
-                    save_sightings(&guard, &state_dir).await;
-                }
-            }
+            _ = tidy.tick() => guard.relay().tidy().await,
             _ = expire.tick() => match guard.quarantine().expire(guard.now()).await {
-                Ok(expired) if expired.overdue_count > 0 => warn!(
-                    count = expired.overdue_count,
-                    "messages that are no responses are held for more than a day: look at them",
-                ),
-                Ok(_) => {}
+                Ok(expired) => say(&expired),
                 Err(fault) => warn!(%fault, "old held messages could not be removed"),
             },
         }
     }
 }
 
-/// Writes down which messages may be going round, so that a restart does not forget them.
-async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
-    let (guard, folder) = (Arc::clone(guard), state_dir.to_owned());
-    let written = tokio::task::spawn_blocking(move || {
-        write_new(&folder, &folder.join(SIGHTINGS), &guard.inquiry().loops.saved())
-    });
-    match written.await {
-        Ok(Ok(())) => {}
-        Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
-        Err(fault) => warn!(%fault, "messages that may go round were not written down"),
+fn say(expired: &Expired) {
+    let Expired { named, removed: _, overdue: _, overdue_count, faults, fault } = expired;
+    if !named.is_empty() {
+        info!(count = named.len(), "sealed messages that waited for their names are held now");
+    }
+    if *overdue_count > 0 {
+        warn!(
+            count = overdue_count,
+            "messages that are no responses are held for more than a day: look at them",
+        );
+    }
+    if let Some(fault) = fault {
+        warn!(count = faults, %fault, "held messages could not be named or removed");
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::process::keeper;
-use crate::skipped::skipped;
+use crate::servers::skipped;
 
 /// Mounted until dropped.
 pub struct SmallDisk {

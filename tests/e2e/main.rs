@@ -40,8 +40,6 @@ mod scenarios;
 mod schema;
 mod servers;
 mod sink;
-#[path = "../support/skipped.rs"]
-mod skipped;
 mod smoke;
 mod taps;
 mod wait;

@@ -36,9 +36,7 @@ mod relay;
 mod rig;
 #[path = "../support/schema.rs"]
 mod schema;
-#[path = "../support/skipped.rs"]
-mod skipped;
+mod sim;
 mod speed;
 mod spf;
-mod storm;
 mod structure;

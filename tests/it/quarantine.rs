@@ -10,7 +10,7 @@ use bytes::Bytes;
 use replyguard::audit::disk::RealDisk;
 use replyguard::audit::fault::{Error, Kind};
 use replyguard::audit::held::{CampaignKey, HeldId, Holding, Part};
-use replyguard::audit::quarantine::{OnFull, Quarantine, Settings};
+use replyguard::audit::quarantine::{OnFull, Quarantine, Settings, Stage};
 use replyguard::audit::recovery::Recovered;
 use replyguard::judge::classify::Class;
 use replyguard::judge::decision::{Action, Decision, Reason, Verdict};
@@ -101,12 +101,22 @@ impl Letter {
     }
 
     /// In pieces, as it streams in.
-    pub async fn stage_and_commit(&self, quarantine: &Quarantine) -> Result<HeldId, Error> {
+    async fn staged(&self, quarantine: &Quarantine) -> Result<Stage, Error> {
         let mut stage = self.with(async |holding| quarantine.stage(holding).await).await?;
         for piece in self.message.chunks(17) {
             stage = stage.write(piece).await?;
         }
-        stage.seal().await?.commit().await
+        Ok(stage)
+    }
+
+    /// As when others get it.
+    pub async fn stage_and_commit(&self, quarantine: &Quarantine) -> Result<HeldId, Error> {
+        self.staged(quarantine).await?.seal().await?.commit().await
+    }
+
+    /// As when nobody gets it.
+    async fn stage_and_hold(&self, quarantine: &Quarantine) -> Result<HeldId, Error> {
+        self.staged(quarantine).await?.hold().await
     }
 }
 
@@ -282,7 +292,6 @@ async fn a_full_or_failing_disk_leaves_nothing_half() {
         Faults { write: true, ..Faults::default() },
         Faults { sync: true, ..Faults::default() },
         Faults { sync_folder: true, ..Faults::default() },
-        Faults { rename: true, ..Faults::default() },
         Faults { open: true, ..Faults::default() },
     ] {
         disk.set_faults(faults);
@@ -292,6 +301,10 @@ async fn a_full_or_failing_disk_leaves_nothing_half() {
         assert_eq!(staged.unwrap_err().kind(), Kind::Temporary, "{faults:?}");
         until(|| disk.names().is_empty()).await;
     }
+    disk.set_faults(Faults { rename: true, ..Faults::default() });
+    assert!(Letter::new(1).hold(&quarantine).await.is_err());
+    assert!(Letter::new(2).stage_and_hold(&quarantine).await.is_err());
+    until(|| disk.names().is_empty()).await;
     disk.set_faults(Faults::default());
     disk.leave_free(Some(50));
     let fault = Letter::new(1).hold(&quarantine).await.unwrap_err();
@@ -299,6 +312,41 @@ async fn a_full_or_failing_disk_leaves_nothing_half() {
     disk.leave_free(None);
     until(|| quarantine.health() == Default::default()).await;
     Letter::new(1).hold(&quarantine).await.unwrap();
+}
+
+/// Law 1. Goal: once others have got their copies nothing of a sealed one goes, whatever the disk
+/// says to its commit. Method: each fault of it; then the next try, and a restart instead of it.
+#[tokio::test]
+async fn what_others_have_got_stays_when_its_names_cannot_be_given() {
+    for (faults, again) in [
+        (Faults { rename: true, ..Faults::default() }, true),
+        (Faults { rename: true, ..Faults::default() }, false),
+        (Faults { sync_folder: true, ..Faults::default() }, true),
+        (Faults { sync_folder: true, ..Faults::default() }, false),
+    ] {
+        let disk = ModelDisk::default();
+        let (quarantine, _) = open(&disk, &model_settings()).await;
+        let letter = Letter::new(1);
+        let sealed = letter.staged(&quarantine).await.unwrap().seal().await.unwrap();
+        disk.set_faults(faults);
+        assert_eq!(sealed.commit().await.unwrap_err().kind(), Kind::Temporary);
+        let tried = quarantine.expire(NOW).await.unwrap();
+        assert_eq!((tried.named, tried.faults), (vec![], 1), "{faults:?}");
+        assert_eq!((ids(&quarantine).await, quarantine.health().arriving), (vec![], 1));
+        disk.set_faults(Faults::default());
+        let after = match again {
+            true => {
+                assert_eq!(quarantine.expire(NOW).await.unwrap().named, [id(1)], "{faults:?}");
+                assert_eq!(quarantine.health().arriving, 0);
+                disk.crashed(&mut Random(1))
+            }
+            false => disk.killed(),
+        };
+        let before = quarantine.health();
+        let (quarantine, _) = open(&after, &model_settings()).await;
+        assert_eq!(bytes_of(&quarantine, id(1)).await.unwrap(), letter.message, "{faults:?}");
+        assert_eq!(quarantine.health().bytes, before.bytes);
+    }
 }
 
 #[tokio::test]

@@ -210,6 +210,11 @@ impl Rig {
         self.stopping.send_replace(stage);
     }
 
+    /// For conversations that a test serves itself.
+    pub fn stopping(&self) -> watch::Receiver<Stopping> {
+        self.stopping.subscribe()
+    }
+
     /// The bytes of everything that is held.
     pub async fn held(&self) -> Vec<(HeldId, Vec<u8>)> {
         held(self.guard().quarantine()).await

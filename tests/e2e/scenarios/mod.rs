@@ -10,7 +10,6 @@ mod freezing;
 mod lmtp;
 mod loops;
 mod outage;
-mod rings;
 mod routing;
 mod setup;
 mod stages;
