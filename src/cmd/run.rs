@@ -104,8 +104,8 @@ async fn again(file: &ConfigFile, running: &Config, guard: &Guard) {
             let waiting = reload(guard, running, &new);
             let policy = guard.inquiry().in_force().hash.clone();
             info!(policy, "configuration and lists read again");
-            for warning in new.warnings() {
-                warn!("{warning}");
+            for told in new.notes.iter().chain(&new.warnings()) {
+                warn!("{told}");
             }
             if !waiting.is_empty() {
                 warn!(keys = waiting.join(", "), "these changes need a restart");

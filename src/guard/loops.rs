@@ -133,6 +133,21 @@ impl LoopMemory {
         (Round { flight, pending }, evidence)
     }
 
+    /// How often something changed that must survive a restart.
+    pub fn changes(&self) -> u64 {
+        self.sightings.changes()
+    }
+
+    /// What must survive a restart.
+    pub fn saved(&self) -> Vec<u8> {
+        self.sightings.saved()
+    }
+
+    /// Remembers what was saved; gives how many entries.
+    pub fn restore(&self, saved: &[u8], now: Timestamp) -> usize {
+        self.sightings.restore(saved, now)
+    }
+
     /// How it stands.
     pub fn health(&self) -> LoopHealth {
         LoopHealth { sightings: self.sightings.health(), talks: self.talks.health() }

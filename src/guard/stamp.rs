@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::guard::tap::{Results, Taken};
-use crate::judge::evidence::SpfScope;
+use crate::judge::evidence::{AuthResult, SpfScope};
 use crate::judge::subject::Way;
 use crate::mail::address::Address;
 use crate::mail::authres::AuthResults;
@@ -56,8 +56,14 @@ fn value(authserv_id: &str, results: &Results) -> String {
             SpfScope::Helo | SpfScope::Unnamed => None,
         };
         let domain = || spf.domain.as_ref().map(|domain| ("mailfrom", domain.to_string()));
+        // Why: who reads the line back cannot see what a pass rests on.
+        let result = match spf.result {
+            AuthResult::Pass if spf.guessed => AuthResult::None,
+            AuthResult::Pass if spf.everybody.is_some() => AuthResult::Policy,
+            result => result,
+        };
         if let Some((name, value)) = identity.or_else(domain) {
-            said.push(format!("spf={} smtp.{name}={value}", spf.result));
+            said.push(format!("spf={result} smtp.{name}={value}"));
         }
     }
     for dkim in findings.iter().flat_map(|findings| &findings.dkim) {
@@ -167,6 +173,23 @@ mod tests {
             assert_eq!(methods, [("spf", "pass"), ("dkim", "fail"), ("dmarc", "pass")]);
             assert_eq!(read.results[0].property("smtp", "mailfrom"), Some(said), "{value}");
         }
+    }
+
+    #[test]
+    fn a_pass_that_proves_nobody_is_written_as_none() {
+        let mut taken = taken("joe@far.example");
+        let said = |taken: &Taken| {
+            let value = edits(ID, taken, &[], 0).inserted.unwrap();
+            AuthResults::parse(value.as_bytes()).unwrap().results[0].result.clone()
+        };
+        fn spf(taken: &mut Taken) -> &mut SpfFinding {
+            &mut taken.results.as_mut().unwrap().record.findings[0].spf[0]
+        }
+        spf(&mut taken).guessed = true;
+        assert_eq!(said(&taken), "none");
+        spf(&mut taken).guessed = false;
+        spf(&mut taken).everybody = Some("+all".to_owned());
+        assert_eq!(said(&taken), "policy");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::judge::border::{Border, End, Trace};
 use crate::judge::classify::{Class, Guarded, Signal, classify};
 use crate::judge::evidence::{Gap, GapCause};
 use crate::judge::fingerprint::{Campaign, Fingerprint, FingerprintKey};
-use crate::judge::loops::marks::{ForwardedOriginal, LoopMarks, stations};
+use crate::judge::loops::marks::{ForwardedOriginal, LoopMarks, via};
 use crate::judge::loops::weak::weak;
 use crate::judge::original::{Origin, Original};
 use crate::judge::reading::Reading;
@@ -50,7 +50,7 @@ use crate::judge::trace::{Lap, TRACE_FIELD, TraceKey};
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::{Completeness, Field, Fields, reverse_path};
-use crate::mail::limits::{STATIONS_MAX, TRACES_READ_MAX};
+use crate::mail::limits::{TRACES_READ_MAX, VIA_MAX};
 use crate::mail::message::{Message, View};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
@@ -149,9 +149,9 @@ fn forwarded(case: &Case, message: &Message, keys: &Keys<'_>) -> Option<Forwarde
         let recipient = line.recipient?;
         Address::parse(recipient.trim_matches(['<', '>']))
     });
-    let through = stations(&fields).into_iter().map(|station| station.mailbox);
+    let through = via(&fields).into_iter().map(|via| via.mailbox);
     let mut by: Vec<Address> = Vec::new();
-    for mailbox in through.chain(named).take(STATIONS_MAX) {
+    for mailbox in through.chain(named).take(VIA_MAX) {
         let known = failed.iter().chain(&by).any(|other| other.same_mailbox(&mailbox));
         if !known {
             by.push(mailbox);

@@ -369,10 +369,14 @@ pub const SUBJECT_BYTES_MAX: usize = 1000;
 pub const SUBJECT_TAGS_MAX: usize = 64;
 
 /// Mailboxes kept of those that a header says a message went through.
-pub const STATIONS_MAX: usize = 16;
+pub const VIA_MAX: usize = 16;
+
+/// Received lines that are asked for the mailbox they name: both ends of a loop stand in the last
+/// few.
+pub const TAKEN_FOR_LINES_MAX: usize = 4;
 
 /// How often one field may name the same mailbox before many hops are held.
-pub const STATION_TIMES_MAX: u32 = 3;
+pub const VIA_TIMES_MAX: u32 = 3;
 
 /// Rises of the hops by one step that prove a loop for the strong fingerprint: it is cut at its
 /// fourth copy for the same recipient.

@@ -3,7 +3,8 @@
 use std::fs::Permissions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -42,13 +43,11 @@ impl Listener {
                 Ok(Listener { endpoint, socket: Socket::Tcp(socket) })
             }
             Endpoint::Unix(path) => {
-                if path.exists() {
-                    match UnixStream::connect(path).await {
-                        Ok(_) => return Err(io::Error::from(io::ErrorKind::AddrInUse)),
-                        Err(_) => std::fs::remove_file(path)?,
-                    }
-                }
+                remove_dead(path).await?;
                 let socket = UnixListener::bind(path)?;
+                // As with a port on loopback: MTAs run as other users. Who is to be kept out, the
+                // folder's permissions keep out.
+                std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
                 Ok(Listener { endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
             }
         }
@@ -78,6 +77,21 @@ impl Listener {
             }
             Socket::Unix(listener) => Ok(Peer::Unix(listener.accept().await?.0)),
         }
+    }
+}
+
+/// Removes a socket that nobody listens at any more, and nothing else.
+async fn remove_dead(path: &Path) -> io::Result<()> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(fault) => return Err(fault),
+    };
+    match UnixStream::connect(path).await {
+        Err(fault) if kind.is_socket() && fault.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => Err(io::Error::from(io::ErrorKind::AddrInUse)),
     }
 }
 
@@ -117,5 +131,31 @@ impl Drop for Listener {
         if let (Socket::Unix(_), Endpoint::Unix(path)) = (&self.socket, &self.endpoint) {
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &Path) -> Endpoint {
+        Endpoint::Unix(path.to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_a_dead_socket_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dead, file) = (folder.path().join("dead.sock"), folder.path().join("notes.txt"));
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        let living = Listener::bind(&at(&dead)).await.unwrap();
+        let mode = std::fs::metadata(&dead).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666, "an MTA of another user must be able to connect");
+        assert!(Listener::bind(&at(&dead)).await.is_err(), "a living one stays");
+        living.owners_only().unwrap();
+        let mode = std::fs::metadata(&dead).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&file, "mine").unwrap();
+        assert!(Listener::bind(&at(&file)).await.is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     }
 }

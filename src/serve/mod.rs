@@ -43,7 +43,7 @@ use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{StateDir, StateError};
+use crate::serve::state::{SIGHTINGS, StateDir, StateError, write_new};
 use crate::serve::taps::Taps;
 use crate::store::Store;
 use crate::store::answers::Answers;
@@ -140,6 +140,9 @@ impl Server {
         let settings =
             tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
         let taps = Taps::bind(config, Tap::new(Arc::clone(&inquiry), store, settings)).await?;
+        if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
+            inquiry.loops.restore(&saved, Clock::System.now());
+        }
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
@@ -228,7 +231,8 @@ impl Server {
             tokio::spawn(http::serve(listener, router, stopping.subscribe()));
         }
         let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
-        let keeping = tokio::spawn(keep_house(Arc::clone(&guard)));
+        let state_dir = _state.path().to_owned();
+        let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone()));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
@@ -242,6 +246,7 @@ impl Server {
         }
         let _ = tapping.await;
         keeping.abort();
+        save_sightings(&guard, &state_dir).await;
         guard.relay().close().await;
         if let Err(fault) = guard.trail().flush().await {
             warn!(%fault, "the audit log could not be flushed");
@@ -322,14 +327,20 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("state_dir", running.state_dir == new.state_dir),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
-        ("dns", running.auth == new.auth),
+        ("dns and auth.best_guess", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("loops.fingerprints and loops.window", running.loops == new.loops),
+        ("loops.conversation, beyond what it was", talks(new) <= talks(running)),
         ("audit", running.audit == new.audit),
         ("admin", running.admin == new.admin),
         ("quarantine", running.quarantine == new.quarantine),
     ];
     pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}
+
+/// The most messages that a conversation is counted up to: so many moments are kept.
+fn talks(config: &Config) -> u32 {
+    config.policy.loops.conversation.most()
 }
 
 fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
@@ -399,11 +410,19 @@ fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
 }
 
 /// What is done now and then: idle sessions end, old held messages go.
-async fn keep_house(guard: Arc<Guard>) {
+async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
     let (mut tidy, mut expire) = (interval(TIDY_EVERY), interval(EXPIRE_EVERY));
+    let mut saved = guard.inquiry().loops.changes();
     loop {
         tokio::select! {
-            _ = tidy.tick() => guard.relay().tidy().await,
+            _ = tidy.tick() => {
+                guard.relay().tidy().await;
+                let changes = guard.inquiry().loops.changes();
+                if changes != saved {
+                    saved = changes;
+                    save_sightings(&guard, &state_dir).await;
+                }
+            }
             _ = expire.tick() => match guard.quarantine().expire(guard.now()).await {
                 Ok(expired) => say(&expired),
                 Err(fault) => warn!(%fault, "old held messages could not be removed"),
@@ -425,6 +444,19 @@ fn say(expired: &Expired) {
     }
     if let Some(fault) = fault {
         warn!(count = faults, %fault, "held messages could not be named or removed");
+    }
+}
+
+/// Writes down which messages may be going round, so that a restart does not forget them.
+async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
+    let (guard, folder) = (Arc::clone(guard), state_dir.to_owned());
+    let written = tokio::task::spawn_blocking(move || {
+        write_new(&folder, &folder.join(SIGHTINGS), &guard.inquiry().loops.saved())
+    });
+    match written.await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
+        Err(fault) => warn!(%fault, "messages that may go round were not written down"),
     }
 }
 

@@ -39,6 +39,9 @@ pub const TRACE_KEY: &str = "trace.key";
 /// The file of the key before it, whose traces still count for a week.
 pub const TRACE_KEY_BEFORE: &str = "trace.key.before";
 
+/// The file of messages that may be going round.
+pub const SIGHTINGS: &str = "sightings";
+
 /// A state directory that is ours as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -74,6 +77,11 @@ impl StateDir {
             true => current.and_before(self.key(TRACE_KEY_BEFORE)?),
             false => current,
         })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The key of fingerprints.
@@ -119,13 +127,13 @@ fn chance(path: &Path) -> Result<[u8; 32], StateError> {
     Ok(bytes)
 }
 
-/// Written, synced, renamed: a crash leaves the whole key or none.
-fn write_new(folder: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
+/// Written, synced, renamed: a crash leaves the whole file, the one before it, or none.
+pub fn write_new(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let pending = path.with_extension("pending");
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
     let mut file = options.open(&pending)?;
-    file.write_all(key)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&pending, path)?;
     File::open(folder)?.sync_all()

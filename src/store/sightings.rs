@@ -8,11 +8,12 @@
 //! since it was last seen. An entry whose hops rose is kept from eviction (`store::table`).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::judge::loops::Seen;
-use crate::judge::loops::progression::Track;
+use crate::judge::loops::progression::{TRACK_BYTES, Track};
 use crate::mail::time::Timestamp;
 use crate::store::table::{Health, Key, Owners, Rank, Table};
 
@@ -71,14 +72,22 @@ pub struct Sightings {
     /// Copies on their way.
     flying: Mutex<HashMap<Key, Vec<Flying>>>,
     window_s: u32,
+    changes: AtomicU64,
 }
+
+/// How a file of saved entries begins: the form of those below.
+const SAVED: &[u8] = b"replyguard sightings 1\n";
+
+/// Bytes of a saved entry.
+const SAVED_BYTES: usize = 16 + TRACK_BYTES + 4 + 2 + 2 + 4 + 4;
 
 impl Sightings {
     /// Nothing seen yet.
     pub fn new(settings: &Settings) -> Arc<Sightings> {
         let window_s = u32::try_from(settings.window.as_secs()).unwrap_or(u32::MAX);
         let flying = Mutex::new(HashMap::new());
-        Arc::new(Sightings { table: Table::new(settings.entries), flying, window_s })
+        let (table, changes) = (Table::new(settings.entries), AtomicU64::new(0));
+        Arc::new(Sightings { table, flying, window_s, changes })
     }
 
     /// Sends copies on their way; what was seen of each before, in their order.
@@ -103,6 +112,45 @@ impl Sightings {
     /// How it stands.
     pub fn health(&self) -> Health {
         self.table.health()
+    }
+
+    /// How often something changed that must survive a restart.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// What must survive a restart: the messages that may be going round, `SAVED_BYTES` each.
+    pub fn saved(&self) -> Vec<u8> {
+        let mut saved = SAVED.to_vec();
+        self.table.each_kept(|[first, second], known| {
+            saved.extend(first.to_le_bytes());
+            saved.extend(second.to_le_bytes());
+            saved.extend(known.track.to_bytes());
+            saved.extend(known.past.to_le_bytes());
+            saved.extend(known.sightings.to_le_bytes());
+            saved.extend(known.stopped.to_le_bytes());
+            saved.extend(known.first_s.to_le_bytes());
+            saved.extend(known.last_s.to_le_bytes());
+        });
+        saved
+    }
+
+    /// Remembers what was saved and is not too old; gives how many entries. What is no such file,
+    /// or is cut, is passed over.
+    pub fn restore(&self, saved: &[u8], now: Timestamp) -> usize {
+        let entries = saved.strip_prefix(SAVED).unwrap_or_default();
+        let entries = entries.as_chunks::<SAVED_BYTES>().0.iter();
+        let young =
+            entries.filter_map(read).filter(|(_, known)| self.is_young(known, seconds(now)));
+        let mut count = 0;
+        for (key, known) in young.take(self.table.health().capacity) {
+            count += 1;
+            self.table.change(key, [0, 0], |entry| {
+                *entry = known;
+                Rank::Kept
+            });
+        }
+        count
     }
 
     fn seen(&self, copy: &Copied, flying: &[Flying], now_s: u32) -> Option<Seen> {
@@ -165,7 +213,13 @@ impl Sightings {
                 _ => known.track.pass(copy.hops),
             }
             known.sightings = known.sightings.saturating_add(1);
-            if known.track.has_risen() { Rank::Kept } else { Rank::Fresh }
+            match known.track.has_risen() {
+                true => {
+                    self.changes.fetch_add(1, Ordering::Relaxed);
+                    Rank::Kept
+                }
+                false => Rank::Fresh,
+            }
         });
     }
 
@@ -210,6 +264,26 @@ impl Drop for Flight {
         let nowhere = Timestamp::from_millis(0);
         self.copies.iter().for_each(|copy| self.sightings.land(copy, End::Back, nowhere));
     }
+}
+
+fn read(entry: &[u8; SAVED_BYTES]) -> Option<(Key, Sighting)> {
+    let (first, rest) = entry.split_first_chunk()?;
+    let (second, rest) = rest.split_first_chunk()?;
+    let (track, rest) = rest.split_first_chunk()?;
+    let (past, rest) = rest.split_first_chunk()?;
+    let (sightings, rest) = rest.split_first_chunk()?;
+    let (stopped, rest) = rest.split_first_chunk()?;
+    let (first_s, rest) = rest.split_first_chunk()?;
+    let (last_s, _) = rest.split_first_chunk()?;
+    let known = Sighting {
+        track: Track::from_bytes(*track),
+        past: u32::from_le_bytes(*past),
+        sightings: u16::from_le_bytes(*sightings),
+        stopped: u16::from_le_bytes(*stopped),
+        first_s: u32::from_le_bytes(*first_s),
+        last_s: u32::from_le_bytes(*last_s),
+    };
+    Some(([u64::from_le_bytes(*first), u64::from_le_bytes(*second)], known))
 }
 
 /// Whether two copies may have begun in the same place: where nothing is known, they may.
@@ -315,6 +389,26 @@ mod tests {
         let later = NOW.plus(day - Duration::from_secs(1));
         assert_eq!(rises(pass(&memory, 1, 2, later)), 1);
         assert_eq!(pass(&memory, 1, 3, later.plus(day)), None);
+    }
+
+    #[test]
+    fn a_running_loop_outlives_a_restart() {
+        let memory = sightings(1000);
+        for (lap, hops) in [(0, 1), (1, 3), (2, 5)] {
+            assert_eq!(rises(pass(&memory, 1, hops, NOW)), lap);
+        }
+        pass(&memory, 2, 7, NOW);
+        assert!(memory.changes() > 0);
+        let saved = memory.saved();
+        let after = sightings(1000);
+        assert_eq!(after.restore(&saved, NOW), 1);
+        let seen = after.reserve(vec![copy(1, 7)], NOW).1[0].unwrap();
+        assert_eq!((seen.rises, seen.sightings, seen.first), (3, 3, NOW));
+        // What is too old, cut or something else is passed over.
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(sightings(1000).restore(&saved, NOW.plus(day)), 0);
+        assert_eq!(sightings(1000).restore(&saved[..saved.len() - 1], NOW), 0);
+        assert_eq!(sightings(1000).restore(b"something else", NOW), 0);
     }
 
     /// Goal: no flood of other messages makes a running loop forgotten. Method: a hundred thousand

@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::process::keeper;
-use crate::servers::skipped;
+use crate::skipped::skipped;
 
 /// Mounted until dropped.
 pub struct SmallDisk {

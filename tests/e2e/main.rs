@@ -40,6 +40,8 @@ mod scenarios;
 mod schema;
 mod servers;
 mod sink;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod smoke;
 mod taps;
 mod wait;

@@ -592,7 +592,7 @@ async fn a_full_file_system_keeps_reserved_lines_and_comes_back() {
         .stderr(std::process::Stdio::null())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
-        return println!("SKIPPED: cannot mount a tmpfs here");
+        return crate::skipped::skipped("it needs to mount a small file system");
     }
     let _unmount = Unmount(folder.path().to_owned());
     let settings = settings(folder.path());

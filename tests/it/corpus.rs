@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::skipped::without_corpus;
 use replyguard::judge::classify::Guarded;
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::site::Site;
@@ -70,7 +71,7 @@ pub fn rows() -> Vec<Row> {
             "{}: incomplete",
             folder.display()
         );
-        println!("SKIPPED: no corpus at {}", folder.display());
+        without_corpus(&format!("no corpus at {}", folder.display()));
         return Vec::new();
     };
     let mut rows = Vec::new();
@@ -86,7 +87,7 @@ pub fn rows() -> Vec<Row> {
         }
         let Ok(bytes) = fs::read(folder.join(path)) else {
             assert!(std::env::var_os("CI").is_none(), "{path}: missing");
-            println!("SKIPPED: {path}");
+            without_corpus(path);
             continue;
         };
         let plain = |text: &str| text.trim_matches(['<', '>']).to_owned();

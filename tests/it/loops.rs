@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use replyguard::guard::loops::{Asking, LoopMemory, Round};
+use crate::skipped::without_corpus;
+use replyguard::guard::loops::{Asking, LoopHealth, LoopMemory, Round};
 use replyguard::judge::decision::{LoopFinding, LoopKind};
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::loops::conversation::{AgentsFound, ConversationLimits};
@@ -129,6 +130,11 @@ impl Guard {
             Passed { finding, alarm, round, text: text.clone() }
         });
         each.collect()
+    }
+
+    /// How its memory stands.
+    pub fn health(&self) -> LoopHealth {
+        self.memory.health()
     }
 
     /// Lets a message for one recipient pass: the message as it goes on, or why not.
@@ -560,7 +566,7 @@ fn messages(folder: &std::path::Path) -> Vec<Vec<u8>> {
 #[test]
 fn the_whole_corpus_sent_twice() {
     let Some(folder) = corpus("messages") else {
-        println!("SKIPPED: there is no ../shared/corpus/messages");
+        without_corpus("no ../shared/corpus/messages");
         return;
     };
     let mut guard = Guard::new("guard-1", "here");

@@ -37,6 +37,9 @@ mod rig;
 #[path = "../support/schema.rs"]
 mod schema;
 mod sim;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod speed;
 mod spf;
+mod storm;
 mod structure;

@@ -22,6 +22,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use tokio::time::Instant;
 
 use super::dns::{Fault, TestDns, Times};
+use crate::skipped::without_corpus;
 
 pub fn corpus() -> PathBuf {
     match std::env::var_os("REPLYGUARD_CORPUS") {
@@ -165,7 +166,7 @@ impl Outcome {
 pub async fn suite(compared: Compared) -> Option<Vec<Outcome>> {
     let path = corpus().join("auth/spf/rfc7208-tests.yml");
     let Ok(suite) = fs::read_to_string(&path) else {
-        println!("SKIPPED: no {}", path.display());
+        without_corpus(&format!("no {}", path.display()));
         return None;
     };
     let mut outcomes = Vec::new();

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod letters;
 pub mod picture;
+pub mod ring;
 pub mod sink;
 pub mod story;
 pub mod zone;

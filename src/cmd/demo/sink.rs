@@ -1,7 +1,7 @@
-//! The demo's next hop: an SMTP server that takes everything and counts it.
+//! The demo's next hop: an SMTP server that takes everything, counts it, and keeps the last one.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,18 +9,35 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::wire::line::{Content, ContentReader, LineReader};
 
-/// What arrived: the recipients of each message, in order.
+/// What arrived: the recipients of each message, in order, and the last message.
 #[derive(Clone, Debug, Default)]
-pub struct Arrived(Arc<Mutex<Vec<String>>>);
+pub struct Arrived(Arc<Mutex<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    recipients: Vec<String>,
+    last: Vec<u8>,
+}
 
 impl Arrived {
     /// The recipients so far.
     pub fn recipients(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.taken().recipients.clone()
     }
 
-    fn add(&self, recipients: Vec<String>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(recipients);
+    /// The last message as text.
+    pub fn last(&self) -> String {
+        String::from_utf8_lossy(&self.taken().last).into_owned()
+    }
+
+    fn add(&self, recipients: Vec<String>, message: Vec<u8>) {
+        let mut taken = self.taken();
+        taken.recipients.extend(recipients);
+        taken.last = message;
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,8 +75,8 @@ async fn converse(mut stream: TcpStream, arrived: Arrived) -> std::io::Result<()
             }
             "DATA" => {
                 stream.write_all(b"354 go ahead\r\n").await?;
-                swallow(&mut stream, &mut input).await?;
-                arrived.add(std::mem::take(&mut recipients));
+                let message = message(&mut stream, &mut input).await?;
+                arrived.add(std::mem::take(&mut recipients), message);
                 b"250 2.0.0 Ok: queued\r\n"
             }
             "QUIT" => return stream.write_all(b"221 2.0.0 Bye\r\n").await,
@@ -69,12 +86,13 @@ async fn converse(mut stream: TcpStream, arrived: Arrived) -> std::io::Result<()
     }
 }
 
-async fn swallow(stream: &mut TcpStream, input: &mut BytesMut) -> std::io::Result<()> {
-    let mut content = ContentReader::default();
+async fn message(stream: &mut TcpStream, input: &mut BytesMut) -> std::io::Result<Vec<u8>> {
+    let (mut content, mut message) = (ContentReader::default(), Vec::new());
     loop {
         match content.next(input) {
-            Some(Content::End) => return Ok(()),
-            Some(_) => {}
+            Some(Content::End) => return Ok(message),
+            Some(Content::Bytes(bytes)) => message.extend_from_slice(&bytes),
+            Some(Content::Ambiguous) => {}
             None => {
                 if stream.read_buf(input).await? == 0 {
                     return Err(std::io::ErrorKind::UnexpectedEof.into());

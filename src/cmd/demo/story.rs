@@ -1,4 +1,4 @@
-//! The demo's story: four scenes, and a picture of the last.
+//! The demo's story: five scenes, with pictures of the last two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::audit::quarantine::QuarantineHealth;
 use crate::cmd::demo::client::Mta;
 use crate::cmd::demo::letters::{Original, bounce, personal};
+use crate::cmd::demo::ring::{self, Forwarder};
 use crate::cmd::demo::sink::{self, Arrived};
 use crate::cmd::demo::{picture, zone};
 use crate::cmd::paint::{Paint, Tone};
@@ -48,7 +49,8 @@ pub async fn tell(folder: &Path) -> Result<bool, Fault> {
     );
     println!("a next hop takes what goes out, and a DNS zone knows bank.example (SPF, p=reject).");
     let right = stage.letters(folder).await? & stage.joe_job().await?;
-    stage.what_is_left(right);
+    let rounds = stage.rings(folder).await?;
+    stage.what_is_left(right & rounds.is_some(), STORM + 3 + rounds.unwrap_or(0));
     stopper.drain();
     running.await?;
     Ok(right)
@@ -107,6 +109,28 @@ impl Stage {
         Ok(storm.held == STORM && self.arrived.recipients().len() == 2)
     }
 
+    /// Two mailboxes that forward to one another, in three ways: how many copies were handed in, or
+    /// nothing when a ring was not cut where it should be.
+    async fn rings(&self, folder: &Path) -> Result<Option<usize>, Fault> {
+        self.heading("5. Two mailboxes forward to one another: what does the guard see of it?");
+        println!("   Each lap, the other side hands back what the guard let out, its line on top.");
+        let mut mta = Mta::connect(&self.address).await?;
+        let (mut right, mut handed) = (true, 0);
+        for (number, forwarder) in Forwarder::ALL.into_iter().enumerate() {
+            let ring = ring::run(&mut mta, &self.arrived, forwarder, number).await?;
+            println!("   {:<28} {}", forwarder.what(), ring::drawn(&ring, self.paint));
+            right &= ring.held.is_some() && ring.passed < forwarder.cut_at();
+            handed += ring.passed + 1;
+            if let (Some(reply), Forwarder::Rewrites) = (&ring.held, forwarder) {
+                explain(folder, reply)?;
+            }
+        }
+        println!(
+            "   Left alone, such a ring runs to 30 or 50 hops; then an innocent sender gets its bounce."
+        );
+        Ok(right.then_some(handed))
+    }
+
     /// Says what the guard answered; whether the next hop has seen what it should.
     fn outcome(&self, expected: usize, reply: &Reply) -> bool {
         let (tone, word) = match reply.text().contains("suppressed") {
@@ -117,20 +141,17 @@ impl Stage {
         self.arrived.recipients().len() == expected && reply.is_positive()
     }
 
-    fn what_is_left(&self, right: bool) {
+    fn what_is_left(&self, right: bool, handed_in: usize) {
         let held = self.guard.quarantine().health();
         self.heading("What is left");
-        println!("   went out:  {}", self.arrived.recipients().join(" "));
+        println!("   went out:  {}", grouped(&self.arrived.recipients()));
         println!(
             "   held:      {} message file(s), {} further copies of the campaign, {} KiB on disk",
             held.messages,
             held.copies,
             held.bytes.div_ceil(1024)
         );
-        println!(
-            "   Each of the {} messages has a line in the audit log that says why.",
-            STORM + 3
-        );
+        println!("   Each of the {handed_in} messages has a line in the audit log that says why.");
         let (tone, verdict) = match right {
             true => (Tone::Good, "Everything went as told."),
             false => (Tone::Held, "NOT everything went as told."),
@@ -138,6 +159,16 @@ impl Stage {
         println!("\n{}", self.paint.paint(tone, verdict));
         println!("Next: `replyguard check-config`, and the README's ten lines for your MTA.");
     }
+}
+
+/// Each recipient once, with how many copies went to it.
+fn grouped(recipients: &[String]) -> String {
+    let mut counted = std::collections::BTreeMap::<&str, usize>::new();
+    for recipient in recipients {
+        *counted.entry(recipient).or_default() += 1;
+    }
+    let words = counted.iter().map(|(recipient, count)| format!("{count} to {recipient}"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn configuration(folder: &Path, next_hop: &str, dns: &str) -> Result<Config, Fault> {

@@ -3,18 +3,21 @@
 //! Takes: the fields of a header. Gives: `LoopMarks`. The fields of others are read and kept, never
 //! written: Delivered-To (Postfix, Dovecot, qmail), X-Sieve-Redirected-From (Pigeonhole),
 //! X-MS-Exchange-Inbox-Rules-Loop (Exchange). Anybody can write them, so alone they prove nothing.
-//! Bounds: `limits::STATIONS_MAX`. Standards: RFC 5322 §3.6.4 and §3.6.6, RFC 9228 (Delivered-To).
+//! Bounds: `limits::VIA_MAX`. Standards: RFC 5322 §3.6.4 and §3.6.6, RFC 9228 (Delivered-To).
 
 use crate::judge::loops::weak::oldest;
 use crate::mail::address::Address;
 use crate::mail::header::{Field, Fields};
-use crate::mail::limits::{MESSAGE_ID_BYTES_MAX, STATIONS_MAX};
+use crate::mail::limits::{MESSAGE_ID_BYTES_MAX, TAKEN_FOR_LINES_MAX, VIA_MAX};
+use crate::mail::received::Received;
 
 /// What a header says of the mailboxes that a message went through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoopMarks {
     /// The mailboxes, the last one first.
-    pub stations: Vec<Station>,
+    pub via: Vec<Via>,
+    /// The mailboxes that servers say they took it for, the last one first; each once.
+    pub taken_for: Vec<Address>,
     /// How often a person sent it on as it is (RFC 5322 §3.6.6).
     pub resent: u32,
     /// The first message of its thread: an id without angle brackets.
@@ -32,7 +35,7 @@ pub struct LoopMarks {
 
 /// A mailbox that a message went through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Station {
+pub struct Via {
     /// The mailbox.
     pub mailbox: Address,
     /// How often one and the same field names it.
@@ -50,7 +53,8 @@ impl LoopMarks {
     /// The marks of a header.
     pub fn of(fields: &Fields<'_>) -> LoopMarks {
         LoopMarks {
-            stations: stations(fields),
+            via: via(fields),
+            taken_for: taken_for(fields),
             resent: u32::try_from(fields.all("resent-from").count()).unwrap_or(u32::MAX),
             thread: thread(fields),
             author: fields.all("from").flat_map(Field::addresses).next(),
@@ -62,35 +66,49 @@ impl LoopMarks {
 
     /// How often the mailbox that is named most is named by one field.
     pub fn most(&self) -> u32 {
-        self.stations.iter().map(|station| station.times).max().unwrap_or(0)
+        self.via.iter().map(|via| via.times).max().unwrap_or(0)
     }
 }
 
-const STATION_FIELDS: &[&str] =
+const VIA_FIELDS: &[&str] =
     &["delivered-to", "x-sieve-redirected-from", "x-ms-exchange-inbox-rules-loop"];
 
 /// The mailboxes, the last one first; each once, with the greatest count of any field.
-pub fn stations(fields: &Fields<'_>) -> Vec<Station> {
+pub fn via(fields: &Fields<'_>) -> Vec<Via> {
     let mut counted: Vec<(&str, Address, u32)> = Vec::new();
     for field in fields.iter() {
-        let Some(name) = STATION_FIELDS.iter().find(|name| field.is(name)) else { continue };
+        let Some(name) = VIA_FIELDS.iter().find(|name| field.is(name)) else { continue };
         let Some(mailbox) = field.addresses().into_iter().next() else { continue };
         let same =
             |(of, known, _): &&mut (&str, Address, u32)| of == name && known.same_mailbox(&mailbox);
         if let Some((_, _, times)) = counted.iter_mut().find(same) {
             *times = times.saturating_add(1);
-        } else if counted.len() < STATIONS_MAX {
+        } else if counted.len() < VIA_MAX {
             counted.push((name, mailbox, 1));
         }
     }
-    let mut stations: Vec<Station> = Vec::new();
+    let mut via: Vec<Via> = Vec::new();
     for (_, mailbox, times) in counted {
-        match stations.iter_mut().find(|known| known.mailbox.same_mailbox(&mailbox)) {
+        match via.iter_mut().find(|known| known.mailbox.same_mailbox(&mailbox)) {
             Some(known) => known.times = known.times.max(times),
-            None => stations.push(Station { mailbox, times }),
+            None => via.push(Via { mailbox, times }),
         }
     }
-    stations
+    via
+}
+
+/// Whom the newest Received lines say the message was for.
+fn taken_for(fields: &Fields<'_>) -> Vec<Address> {
+    let mut mailboxes: Vec<Address> = Vec::new();
+    for line in fields.all("received").take(TAKEN_FOR_LINES_MAX) {
+        let named = Received::parse(&line.text()).recipient;
+        let mailbox = named.and_then(|name| Address::parse(name.trim_matches(['<', '>'])));
+        let Some(mailbox) = mailbox else { continue };
+        if !mailboxes.iter().any(|known| known.same_mailbox(&mailbox)) {
+            mailboxes.push(mailbox);
+        }
+    }
+    mailboxes
 }
 
 /// The first id of References; else In-Reply-To, else its own: others will refer to it.
@@ -118,7 +136,7 @@ mod tests {
     }
 
     fn named(marks: &LoopMarks) -> Vec<(&str, u32)> {
-        marks.stations.iter().map(|s| (s.mailbox.as_str(), s.times)).collect()
+        marks.via.iter().map(|s| (s.mailbox.as_str(), s.times)).collect()
     }
 
     #[test]
@@ -130,10 +148,10 @@ mod tests {
             "X-MS-Exchange-Inbox-Rules-Loop: ann@a.test\nDelivered-To: <Ann@a.test>\n\
              X-MS-Exchange-Inbox-Rules-Loop: ann@A.test\n\n",
         );
-        assert_eq!((exchange.stations.len(), exchange.most()), (1, 2));
+        assert_eq!((exchange.via.len(), exchange.most()), (1, 2));
         assert_eq!(marks("Delivered-To: mailing list x\n\n").most(), 0);
         let many: String = (0..100).map(|n| format!("Delivered-To: u{n}@a.test\n")).collect();
-        assert_eq!(marks(&many).stations.len(), STATIONS_MAX);
+        assert_eq!(marks(&many).via.len(), VIA_MAX);
     }
 
     #[test]
@@ -147,6 +165,13 @@ mod tests {
         assert_eq!(thread("Message-ID: 3@a.test\n"), None);
         let long: String = (0..500).map(|n| format!(" <{n}@a.test>\n")).collect();
         assert_eq!(thread(&format!("References:{long}\n")).as_deref(), Some("0@a.test"));
+    }
+
+    #[test]
+    fn whom_servers_took_it_for_is_known() {
+        let ring = marks(RING);
+        let names: Vec<&str> = ring.taken_for.iter().map(Address::as_str).collect();
+        assert_eq!(names, ["bob@local.test", "carol@local.test"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::judge::loops::conversation::{AgentsFound, Talked, agents, used_up};
 use crate::judge::policy::LoopLimits;
 use crate::mail::address::{Address, ForwardPath};
 use crate::mail::limits::{
-    RESENT_FORGIVEN_MAX, RISES_MIXED, RISES_STRONG, RISES_WEAK, STATION_TIMES_MAX,
+    RESENT_FORGIVEN_MAX, RISES_MIXED, RISES_STRONG, RISES_WEAK, VIA_TIMES_MAX,
 };
 use crate::mail::time::Timestamp;
 
@@ -167,7 +167,7 @@ fn hops(case: &Case, known: &LoopEvidence, limits: &LoopLimits) -> Option<Proof>
         true => case.hops > limits.hops_max_response,
         false => {
             let traced = known.laps.count > 0 || !case.laps.is_empty();
-            let marked = traced || case.marks.most() >= STATION_TIMES_MAX;
+            let marked = traced || case.marks.most() >= VIA_TIMES_MAX;
             case.hops > limits.hops_max && marked
         }
     };
@@ -187,7 +187,7 @@ fn forwarded_bounce(case: &Case, recipient: &ForwardPath) -> Option<Proof> {
     case.class.dsn_action()?;
     let is = |other: &Address| other.same_mailbox(to);
     let again = case.original.failed_recipients.iter().any(is)
-        && case.marks.stations.iter().any(|station| !is(&station.mailbox));
+        && case.marks.via.iter().any(|via| !is(&via.mailbox));
     let back = case.marks.forwarded.as_ref().is_some_and(|original| original.by.iter().any(is));
     (again || back).then_some(Proof {
         kind: LoopKind::ForwardedBounce,
@@ -221,12 +221,13 @@ fn ends(case: &Case, recipient: &ForwardPath, kind: LoopKind) -> Vec<String> {
         LoopKind::Conversation => case.responder.as_ref().or(case.marks.author.as_ref()),
         LoopKind::ForwardedBounce => {
             let failed = case.original.failed_recipients.iter();
-            let stations = case.marks.stations.iter().map(|station| &station.mailbox);
-            failed.chain(stations).find(|end| to.is_none_or(|to| !end.same_mailbox(to)))
+            let via = case.marks.via.iter().map(|via| &via.mailbox);
+            failed.chain(via).find(|end| to.is_none_or(|to| !end.same_mailbox(to)))
         }
         _ => {
-            let mut stations = case.marks.stations.iter().map(|station| &station.mailbox);
-            stations.find(|end| to.is_none_or(|to| !end.same_mailbox(to)))
+            let via = case.marks.via.iter().map(|via| &via.mailbox);
+            let mut ends = via.chain(&case.marks.taken_for);
+            ends.find(|end| to.is_none_or(|to| !end.same_mailbox(to)))
         }
     };
     let other = other.map(ToString::to_string);

@@ -14,6 +14,9 @@
 /// behind one another need twice the rises of one.
 pub const TRACK_HOPS: usize = 12;
 
+/// Bytes of a track in a file.
+pub const TRACK_BYTES: usize = TRACK_HOPS + 1;
+
 /// The hops with which a message came by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Track {
@@ -68,6 +71,20 @@ impl Track {
         self.mixed
     }
 
+    /// The track, to be kept in a file.
+    pub fn to_bytes(self) -> [u8; TRACK_BYTES] {
+        let mut bytes = [u8::from(self.mixed); TRACK_BYTES];
+        bytes.iter_mut().zip(self.hops).for_each(|(byte, hops)| *byte = hops);
+        bytes
+    }
+
+    /// The track again; any bytes are one.
+    pub fn from_bytes(bytes: [u8; TRACK_BYTES]) -> Track {
+        let mut hops = [0; TRACK_HOPS];
+        hops.iter_mut().zip(bytes).for_each(|(hops, byte)| *hops = byte);
+        Track { hops, mixed: bytes.last().is_some_and(|last| *last > 0) }
+    }
+
     fn highest(&self) -> u8 {
         self.hops.iter().copied().max().unwrap_or(0)
     }
@@ -111,6 +128,15 @@ mod tests {
         assert_eq!(rises(&[3, 4, 9]).0, 1);
         assert_eq!(rises(&[9, 5, 3]).0, 0);
         assert_eq!(rises(&[300, 400]).0, 0);
+    }
+
+    #[test]
+    fn a_track_is_the_same_after_a_restart() {
+        let mut track = Track::default();
+        for hops in [3, 7, 5, 300] {
+            track.pass(hops);
+            assert_eq!(Track::from_bytes(track.to_bytes()), track);
+        }
     }
 
     proptest! {

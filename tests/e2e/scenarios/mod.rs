@@ -10,6 +10,7 @@ mod freezing;
 mod lmtp;
 mod loops;
 mod outage;
+mod rings;
 mod routing;
 mod setup;
 mod stages;

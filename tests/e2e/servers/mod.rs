@@ -8,7 +8,7 @@ pub mod exim;
 pub mod postfix;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::process::{Process, keeper};
+use crate::skipped::skipped;
 use crate::wait::until;
 
 /// Lines of a server's log that a failed test shows.
@@ -38,17 +39,6 @@ pub fn missing() -> bool {
         skipped("Postfix, Exim and Dovecot are not there; run scripts/setup as root");
     }
     missing
-}
-
-/// Says that this test cannot run. Under `CI` or `REPLYGUARD_NO_SKIP=1` that is a failure.
-pub fn skipped(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let strict = ["CI", "REPLYGUARD_NO_SKIP"].iter().any(|name| {
-        std::env::var(name).is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
-    });
-    assert!(!strict, "{test} cannot run: {why}");
-    // Why: not `eprintln!`, which the test harness keeps to itself when a test passes.
-    let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
 }
 
 /// The users inside the root folder; `scripts/setup` makes them.
