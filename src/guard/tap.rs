@@ -440,6 +440,7 @@ pub(crate) mod tests {
     use crate::guard::evidence::{Asking, Facts};
     use crate::guard::inquiry::InForce;
     use crate::guard::loops::LoopMemory;
+    use crate::judge::correlation::Recalled;
     use crate::judge::evidence::{Alignment, DmarcFacts, DmarcPolicy, DmarcRecord, Receives};
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::policy::Policy;
@@ -449,7 +450,7 @@ pub(crate) mod tests {
     use crate::mail::address::ReversePath;
     use crate::store::answers::Answers;
     use crate::store::null::Null;
-    use crate::store::{self, Health, Recalled, Request, StoreError};
+    use crate::store::{self, Health, Request, StoreError};
 
     const SECOND: Duration = Duration::from_secs(1);
 

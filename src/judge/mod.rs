@@ -9,6 +9,7 @@ pub mod alignment;
 pub mod arrival;
 pub mod border;
 pub mod classify;
+pub mod correlation;
 pub mod decide;
 pub mod decision;
 pub mod evidence;

@@ -8,16 +8,21 @@
 //! Errors: `StoreError`. Bounds: each store's settings; `limits::RECALLED_MAX` records a look-up.
 
 pub mod answers;
+pub mod codec;
+pub mod embedded;
+pub mod keyed;
+pub mod memory;
 pub mod null;
 pub mod returns;
+pub mod rows;
 pub mod sightings;
 pub mod table;
 pub mod windows;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
+use crate::judge::correlation::Recalled;
 use crate::judge::subject::{Inbound, InboundId, LookUp};
 use crate::mail::address::Address;
 use crate::mail::time::Timestamp;
@@ -58,15 +63,6 @@ pub struct Request {
     pub responder: Option<Address>,
     /// Now.
     pub now: Timestamp,
-}
-
-/// A record, and whether it was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recalled {
-    /// The record.
-    pub record: Arc<Inbound>,
-    /// When the responder's last answer to it was delivered; `None` when none was.
-    pub answered: Option<Timestamp>,
 }
 
 /// How a store stands.

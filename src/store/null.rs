@@ -1,9 +1,10 @@
 //! A store that remembers nothing: what the guard can do without memory.
 
+use crate::judge::correlation::Recalled;
 use crate::judge::subject::{Inbound, InboundId};
 use crate::mail::address::Address;
 use crate::mail::time::Timestamp;
-use crate::store::{Asking, Health, Recalled, Request, Store};
+use crate::store::{Asking, Health, Request, Store};
 
 /// Remembers nothing.
 #[derive(Clone, Copy, Debug, Default)]

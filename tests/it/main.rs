@@ -41,5 +41,6 @@ mod sim;
 mod skipped;
 mod speed;
 mod spf;
+mod store;
 mod storm;
 mod structure;

@@ -1,0 +1,46 @@
+//! The bounds of what is remembered of inbound mail, as `limits` has those of everything else.
+
+use std::time::Duration;
+
+/// Records in question for one response: more that came within a minute are alike.
+pub const SUBJECTS_MAX: usize = 8;
+
+/// Names looked up for one recipient of a response.
+pub const LOOK_UPS_MAX: usize = 24;
+
+/// How near to one another messages must have come in for a response not to tell them apart.
+pub const ALIKE_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long after its arrival a message can be known by its two ends alone: responders answer
+/// within seconds, a busy one within minutes.
+pub const PAIR_WITHIN: Duration = Duration::from_secs(600);
+
+/// How far dates of one event may lie apart: whole seconds, and two hosts' clocks.
+pub const DATES_AGREE_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long an inside host may keep a message before it gives it back.
+pub const REINJECTED_WITHIN: Duration = Duration::from_secs(4 * 3600);
+
+/// One client, or one MAIL FROM, owns no more than this part of a store.
+pub const OWNER_SHARE: usize = 100;
+
+/// Responders whose answers are noted with one record.
+pub const RECORD_ANSWERS_MAX: usize = 32;
+
+/// Records let go of at once: some milliseconds of work.
+pub const EXPIRED_AT_ONCE_MAX: usize = 1000;
+
+/// Parts of a memory that are locked on their own.
+pub const STORE_SHARDS: usize = 16;
+
+/// What the embedded store gathers before it writes: at a crash this and the write itself is lost.
+pub const STORE_GATHER: Duration = Duration::from_millis(20);
+
+/// What it writes at once, at most.
+pub const STORE_BATCH_MAX: usize = 2048;
+
+/// What may wait to be written: at a KiB each, 8 MiB.
+pub const STORE_QUEUE_MAX: usize = 8192;
+
+/// How long a failed store waits before it tries its file again.
+pub const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);
