@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::claim::Port;
 use crate::client::{Client, Mail};
-use crate::dns::{Fault, TestDns, Times};
+use crate::dns::{Fault, Times};
 use crate::guard::{self, Guard};
 use crate::mail::{header, letter};
 use crate::servers::missing;
@@ -25,21 +25,20 @@ _dmarc.bank.example TXT \"v=DMARC1; p=reject\"
 /// `mailboxes`.
 struct MailHost {
     mailboxes: Sink,
-    dns: TestDns,
     guard: Guard,
     postfix: Postfix,
     _tap: Port,
 }
 
 fn mail_host(zone: &str, settings: impl Fn(postfix::Settings) -> postfix::Settings) -> MailHost {
-    let (mailboxes, dns, tap) = (Sink::lmtp(), TestDns::start(zone), Port::claim());
+    let (mailboxes, tap) = (Sink::lmtp(), Port::claim());
     let guard = guard::Settings::before(mailboxes.address())
         .set("outbound.protocol", "lmtp")
         .set("outbound.next_hop", vec![format!("lmtp:{}", mailboxes.address())])
-        .set("dns.servers", vec![dns.address().to_string()])
         .set("tap.milter.listen", vec![tap.address().to_string()])
         .set("tap.milter.authserv_id", "mx.ours.example");
     let guard = Guard::start(guard);
+    guard.dns().set_zone(zone);
     let milter = format!("inet:127.0.0.1:{}", tap.number());
     let base = postfix::Settings::default()
         .mailboxes(mailboxes.address())
@@ -47,7 +46,7 @@ fn mail_host(zone: &str, settings: impl Fn(postfix::Settings) -> postfix::Settin
         .set("milter_default_action", "accept")
         .set("milter_command_timeout", "5s");
     let postfix = Postfix::start(&settings(base));
-    MailHost { mailboxes, dns, guard, postfix, _tap: tap }
+    MailHost { mailboxes, guard, postfix, _tap: tap }
 }
 
 impl MailHost {
@@ -143,7 +142,7 @@ fn mail_flows_on_without_dns_and_without_the_tap() {
     }
     let mut host = mail_host(ZONE, |settings| settings);
     for name in ["slow.example", "_dmarc.slow.example"] {
-        host.dns.fault(name, None, Fault::Silence, Times::Always);
+        host.guard.dns().fault(name, None, Fault::Silence, Times::Always);
     }
     let began = Instant::now();
     let slow = letter("joe@slow.example", ALICE, "1");
