@@ -98,6 +98,18 @@ metrics! {
     AUDIT_LOST: Gauge "audit_lost_records",
         "Records of personal mail lost since the start, because the log could not be written for long",
         "Above 0: look at the disk; set `audit.on_failure = \"defer-all\"` if no record may be lost";
+    LOOP_ENTRIES: Gauge "loop_entries",
+        "Copies of messages remembered to find loops without our trace",
+        "Near `loops.fingerprints` is where it belongs on a busy site";
+    LOOP_KEPT: Gauge "loop_entries_kept",
+        "Those of them whose hops rose: they may be going round",
+        "Rises by many: forwarders in a ring, or many lists inside one another";
+    LOOP_EVICTED: Gauge "loop_entries_evicted",
+        "Entries that went before their time since the start",
+        "Rises within less than an hour of mail: raise `loops.fingerprints`";
+    LOOP_REFUSED: Gauge "loop_entries_refused",
+        "Entries not taken since the start, because their sender or client had his share of 1 %",
+        "One sender floods: look at the audit log";
     HELD_MESSAGES: Gauge "quarantine_messages",
         "Held messages, copies of a campaign not counted",
         "Near `quarantine.max_messages`: see `quarantine.on_full`";

@@ -22,6 +22,7 @@ use crate::mail::envelope::Envelope;
 use crate::mail::limits::OWNER_TAGS;
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
+use crate::meter::{ALARMS, Meter};
 use crate::store::returns::Returns;
 use crate::store::sightings::{Copied, Flight, Settings, Sightings};
 use crate::store::table::{Health, Key, Owners};
@@ -252,7 +253,13 @@ impl LoopMemory {
 
 /// Remembers the copies that went on, and those that were stopped because they go round; and lets
 /// the administrator hear of what is only suspected.
-pub(in crate::guard) fn remember(rounds: Vec<Round>, acted: &Acted, told: &Told<'_>) {
+pub(in crate::guard) fn remember(
+    rounds: Vec<Round>,
+    acted: &Acted,
+    told: &Told<'_>,
+    meter: &Meter,
+) {
+    let sound = |name| meter.count(ALARMS, &[("alarm", name)]);
     for (index, round) in rounds.into_iter().enumerate() {
         let looping = acted.decisions.get(index).and_then(|it| it.loop_finding.as_ref());
         match acted.outcomes.get(index) {
@@ -264,6 +271,7 @@ pub(in crate::guard) fn remember(rounds: Vec<Round>, acted: &Acted, told: &Told<
         let (event, to) = (acted.event, recipient.map(ToString::to_string).unwrap_or_default());
         let to = Shown::new(&to);
         if looping.is_some_and(|found| found.kind == LoopKind::Misrouting) {
+            sound("misrouting");
             tracing::error!(
                 %event, %to,
                 "misrouting: the next hop sends our own mail back; correct its route for this \
@@ -273,9 +281,11 @@ pub(in crate::guard) fn remember(rounds: Vec<Round>, acted: &Acted, told: &Told<
         let known = told.evidence.recipients.get(index);
         match known.and_then(|known| alarm(told.case, &known.loops, &told.in_force.policy.loops)) {
             Some(Alarm::ManyHops(hops)) => {
+                sound("many-hops");
                 tracing::warn!(%event, %to, hops, "so many hops that it may go round");
             }
             Some(Alarm::Agents(sent)) => {
+                sound("agents");
                 tracing::warn!(%event, %to, sent, "two write faster than persons can");
             }
             None => {}

@@ -162,7 +162,7 @@ impl Guard {
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
         remember(reserved, &acted, now);
         self.count(&acted, &told, began.elapsed());
-        loops::remember(rounds, &acted, &told);
+        loops::remember(rounds, &acted, &told, &self.meter);
         answer::replies(&acted.outcomes, recorded, protocol, event)
     }
 

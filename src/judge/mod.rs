@@ -193,12 +193,13 @@ fn case(
         subject: fields.first("subject").map(|_| Shown::new(&reading.subject).into_string()),
         fingerprint,
         weak: weak(view, fingerprint, key),
-        marks: LoopMarks::of(fields),
+        marks: LoopMarks::default(),
         campaign: None,
         border: None,
         gaps: Vec::new(),
     };
     let trace = Trace::of(fields);
+    case.marks = LoopMarks::of(fields, &trace.lines);
     case.date = trace.lines.first().and_then(|line| line.date);
     case.date = case.date.or_else(|| fields.first("date").and_then(Field::date));
     if message.completeness() == Completeness::Truncated {

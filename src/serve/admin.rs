@@ -20,7 +20,8 @@ use crate::judge::policy::Mode;
 use crate::mail::time::Timestamp;
 use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
-    HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, OUTCOMES, Reading, STARTED,
+    HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, LOOP_ENTRIES, LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED,
+    OUTCOMES, Reading, STARTED,
 };
 
 /// What the pages are made from.
@@ -221,6 +222,7 @@ impl Admin {
 
     fn readings(&self) -> Vec<Reading> {
         let status = self.status();
+        let loops = self.guard.inquiry().loops.health().sightings;
         let info = vec![("version", status.version), ("mode", status.mode)];
         let mut readings = vec![
             Reading { labels: info, ..Reading::new(INFO, 1) },
@@ -230,6 +232,10 @@ impl Admin {
             Reading::new(AUDIT_UP, i64::from(status.audit.trouble.is_none())),
             Reading::new(AUDIT_WAITING, status.audit.waiting_bytes),
             Reading::new(AUDIT_LOST, status.audit.lost),
+            Reading::new(LOOP_ENTRIES, loops.entries),
+            Reading::new(LOOP_KEPT, loops.kept),
+            Reading::new(LOOP_EVICTED, loops.evicted),
+            Reading::new(LOOP_REFUSED, loops.refused),
             Reading::new(HELD_MESSAGES, status.quarantine.messages),
             Reading::new(HELD_COPIES, status.quarantine.copies),
             Reading::new(HELD_BYTES, status.quarantine.bytes),

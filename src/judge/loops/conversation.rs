@@ -147,12 +147,15 @@ pub fn talk(case: &Case, recipient: &ForwardPath) -> Option<Talk> {
         }
         _ => None,
     });
+    // Why: who writes for the first time talks with nobody yet.
+    let thread = case.marks.thread.clone();
+    let is_first = kind == TalkKind::Person && thread == case.message_id;
     Some(Talk {
         kind,
         own: own.canonical(),
         other: other.canonical(),
         domain: other.domain().map_or_else(|| other.canonical(), ToString::to_string),
-        thread: case.marks.thread.clone(),
+        thread: thread.filter(|_| !is_first),
         answers: answers.collect(),
         id: case.message_id.clone(),
     })

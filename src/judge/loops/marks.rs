@@ -50,11 +50,11 @@ pub struct ForwardedOriginal {
 }
 
 impl LoopMarks {
-    /// The marks of a header.
-    pub fn of(fields: &Fields<'_>) -> LoopMarks {
+    /// The marks of a header with these Received lines.
+    pub fn of(fields: &Fields<'_>, lines: &[Received]) -> LoopMarks {
         LoopMarks {
             via: via(fields),
-            taken_for: taken_for(fields),
+            taken_for: taken_for(lines),
             resent: u32::try_from(fields.all("resent-from").count()).unwrap_or(u32::MAX),
             thread: thread(fields),
             author: fields.all("from").flat_map(Field::addresses).next(),
@@ -98,10 +98,10 @@ pub fn via(fields: &Fields<'_>) -> Vec<Via> {
 }
 
 /// Whom the newest Received lines say the message was for.
-fn taken_for(fields: &Fields<'_>) -> Vec<Address> {
+fn taken_for(lines: &[Received]) -> Vec<Address> {
     let mut mailboxes: Vec<Address> = Vec::new();
-    for line in fields.all("received").take(TAKEN_FOR_LINES_MAX) {
-        let named = Received::parse(&line.text()).recipient;
+    for line in lines.iter().take(TAKEN_FOR_LINES_MAX) {
+        let named = line.recipient.as_deref();
         let mailbox = named.and_then(|name| Address::parse(name.trim_matches(['<', '>'])));
         let Some(mailbox) = mailbox else { continue };
         if !mailboxes.iter().any(|known| known.same_mailbox(&mailbox)) {
@@ -128,11 +128,13 @@ fn first_id(value: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::border::Trace;
 
     const RING: &str = include_str!("../../../tests/captures/forward-sieve-final-in-bob-inbox.eml");
 
     fn marks(text: &str) -> LoopMarks {
-        LoopMarks::of(&Fields::read(text.as_bytes()))
+        let fields = Fields::read(text.as_bytes());
+        LoopMarks::of(&fields, &Trace::of(&fields).lines)
     }
 
     fn named(marks: &LoopMarks) -> Vec<(&str, u32)> {
