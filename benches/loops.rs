@@ -75,7 +75,7 @@ fn look_ups(entries: u64) -> f64 {
     }
     let filled = began.elapsed().as_secs_f64() * 1e9 / entries as f64;
     let grown = resident_bytes().saturating_sub(before);
-    let asked = 500_000;
+    let asked: u64 = 500_000;
     let mut fastest = f64::MAX;
     for round in 0..5 {
         let began = Instant::now();

@@ -377,7 +377,8 @@ impl Handled<'_> {
 }
 
 impl RecordedLoop {
-    fn new(finding: &LoopFinding) -> RecordedLoop {
+    /// The loop in words.
+    pub fn new(finding: &LoopFinding) -> RecordedLoop {
         let LoopFinding { kind, laps, hops, between, first_seen, last_seen, stopped } = finding;
         RecordedLoop {
             kind: kind.as_str().to_owned(),

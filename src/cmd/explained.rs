@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::audit::record::RecordedLoop;
 use crate::audit::seen::RecordedEvidence;
 use crate::cmd::paint::{Paint, Tone};
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::guard::inquiry::Explained;
 use crate::judge::Case;
 use crate::judge::border::{Border, End, Inside};
 use crate::judge::classify::{Class, DsnAction, Guarded};
-use crate::judge::decision::{Action, Decision};
+use crate::judge::decision::{Action, Decision, LoopFinding};
 use crate::judge::evidence::{
     DmarcPolicy, DomainFacts, Evidence, Findings, Gap, Receives, Source, SpfScope,
 };
@@ -280,6 +281,9 @@ fn outcome(page: &mut Page, decision: &Decision) {
     };
     page.line("It would be", &page.paint.paint(tone, word));
     page.line("Because", &decision.text);
+    if let Some(found) = &decision.loop_finding {
+        page.line("Loop", &rounds(found));
+    }
     if decision.counts {
         page.line("Limits", UNCOUNTED);
     }
@@ -289,6 +293,18 @@ fn outcome(page: &mut Page, decision: &Decision) {
     for (index, way) in decision.otherwise.iter().enumerate() {
         page.line(if index == 0 { "Otherwise" } else { "" }, way);
     }
+}
+
+/// A loop in one line: how it was found, between whom, how often, since when.
+fn rounds(found: &LoopFinding) -> String {
+    let LoopFinding { kind, laps, hops, between, first_seen, last_seen, stopped } = found;
+    let ends: Vec<String> = between.iter().map(|end| Shown::new(end).into_string()).collect();
+    let last = last_seen.map_or(String::new(), |last| format!(", last seen {last}"));
+    format!(
+        "{}: {}; laps {laps}, hops {hops}, first seen {first_seen}{last}, stopped {stopped}",
+        kind.as_str(),
+        ends.join(" and ")
+    )
 }
 
 /// The decision for programs.
@@ -306,7 +322,7 @@ pub fn json(explained: &Explained, envelope: &Envelope) -> Value {
                 "evidence": seen,
                 "gaps": gaps(evidence, &case.original, decision),
                 "limited": decision.counts,
-                "loop": decision.loop_finding.as_ref().map(|found| found.kind.as_str()),
+                "loop": decision.loop_finding.as_ref().map(RecordedLoop::new),
                 "action": decision.action.as_str(),
                 "would": decision.would.map(|would| would.as_str()),
                 "rule": decision.rule,
