@@ -127,6 +127,9 @@ fn whose(origin: Origin, border: &Border) -> String {
         End::Outside(line) => format!("{} took it from {}", Shown::new(&line.by), line.ip),
         End::Unsaid => "one of our Received lines does not say who the client was".to_owned(),
         End::BehindRelay { relay } => format!("it came through the gateway {relay}"),
+        End::MadeByRelay { relay } => {
+            format!("it came from the gateway {relay}, and nobody gave it to the gateway")
+        }
     };
     format!("{whose} ({sign})")
 }

@@ -9,7 +9,7 @@ use crate::guard::inquiry::Inquiry;
 use crate::judge::Case;
 use crate::judge::classify::Class;
 use crate::judge::decide::decide;
-use crate::judge::decision::Decision;
+use crate::judge::decision::{Decision, Reason};
 use crate::judge::evidence::SentBefore;
 use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
@@ -29,6 +29,16 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// What this decision uses up. Why not the pairs of one whom a signature proves: he may get many
+    /// answers about one thing, and only their sum shows that his message is sent again and again.
+    fn used_up_by(&self, decision: &Decision) -> Vec<Key> {
+        let used_up = match decision.reason {
+            Reason::Authenticated => 1,
+            _ => self.keys.len(),
+        };
+        self.keys.iter().take(used_up).copied().collect()
+    }
+
     /// The counts of its keys as the judge sees them. Of several pairs the one used most counts:
     /// a report must not go out because a new recipient was mixed with an old one.
     fn sent_before(counts: &[u32]) -> SentBefore {
@@ -93,11 +103,15 @@ impl Inquiry {
         let mut reserved = Vec::new();
         let mut is_nearer = false;
         let counting = decisions.iter().zip(&gathered.counted).enumerate();
-        for (index, (_, counted)) in counting.filter(|(_, (decision, _))| decision.counts) {
-            let (reservation, counts) = self.answers.reserve(counted.keys.clone(), now);
+        for (index, (decision, counted)) in counting.filter(|(_, (decision, _))| decision.counts) {
+            let (reservation, counts) = self.answers.reserve(counted.used_up_by(decision), now);
             reserved.push((index, reservation));
             let Some(known) = gathered.evidence.recipients.get_mut(index) else { continue };
-            let sent = Ok(Counted::sent_before(&counts));
+            let mut sent = Counted::sent_before(&counts);
+            if let (Reason::Authenticated, Ok(looked)) = (decision.reason, &known.sent_before) {
+                sent.pair = looked.pair;
+            }
+            let sent = Ok(sent);
             is_nearer |= known.sent_before != sent;
             known.sent_before = sent;
         }

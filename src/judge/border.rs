@@ -76,6 +76,12 @@ pub enum End {
         /// The relay.
         relay: IpAddr,
     },
+    /// A trusted relay gave it to us, and no line says that anybody gave it to the relay: a program
+    /// of its own made it, like the bounce of a backup MX.
+    MadeByRelay {
+        /// The relay.
+        relay: IpAddr,
+    },
 }
 
 /// How a message came from inside.
@@ -189,7 +195,7 @@ pub fn walk(lines: impl IntoIterator<Item = Received>, site: &Site) -> Border {
     border.end = match next {
         Next::Own if border.believed == 0 => End::NoLine,
         Next::Own | Next::Inside => End::Inside(Inside::Made),
-        Next::Relay(relay) | Next::SameRelay(relay, _) => End::BehindRelay { relay },
+        Next::Relay(relay) | Next::SameRelay(relay, _) => End::MadeByRelay { relay },
     };
     border
 }
@@ -487,14 +493,30 @@ mod tests {
         let internal = "from scan (localhost [127.0.0.1]) by gw.filter.test (Filter) id H";
         let silent = "from somewhere by gw.filter.test (Filter) id H";
         let peers = "from bank.test (bank.test [192.0.2.1]) by mx.evil.example (Postfix) id X";
-        for lines in [
-            &[GATEWAY][..],
-            &[GATEWAY, internal],
-            &[GATEWAY, silent, FORGED],
-            &[GATEWAY, internal, peers],
-        ] {
+        for lines in
+            [&[GATEWAY, silent][..], &[GATEWAY, silent, FORGED], &[GATEWAY, internal, peers]]
+        {
             assert_eq!(walked(lines).end, End::BehindRelay { relay }, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_nobody_gave_to_the_relay_the_relay_made() {
+        let relay = "203.0.113.5".parse().unwrap();
+        let made = "by gw.filter.test (Postfix) id H";
+        let internal = "from scan (localhost [127.0.0.1]) by gw.filter.test (Filter) id H";
+        let qmail = "(qmail 5 invoked for bounce); 1 Jan 2026 00:00:00 -0000";
+        for lines in [
+            &[GATEWAY][..],
+            &[GATEWAY, made],
+            &[GATEWAY, internal],
+            &[GATEWAY, internal, made],
+            &[GATEWAY, qmail],
+        ] {
+            assert_eq!(walked(lines).end, End::MadeByRelay { relay }, "{lines:?}");
+        }
+        let own = "from forged.example (unknown [192.0.2.77]) by gw.filter.test (Filter) id G";
+        assert_eq!(line_of(&walked(&[GATEWAY, made, own])), outside(2, "192.0.2.77"));
     }
 
     #[test]

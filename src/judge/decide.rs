@@ -20,7 +20,7 @@ use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::{
     AUTO_REPLY_PAIR_MAX, AUTO_REPLY_RECIPIENT_MAX, CLOCK_SKEW_MAX, DEFER_AGE_MAX, DSN_PAIR_MAX,
-    DSN_RECIPIENT_MAX, MDN_PAIR_MAX, MDN_RECIPIENT_MAX, REPORT_PAIR_MAX,
+    DSN_RECIPIENT_MAX, MDN_PAIR_MAX, MDN_RECIPIENT_MAX, REPORT_PAIR_MAX, SIGNED_RECIPIENT_MAX,
 };
 use crate::mail::time::Timestamp;
 
@@ -124,6 +124,12 @@ fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) ->
     let settled =
         |action, reason| Settled { action, counts: false, rule: rule.clone(), reason, mode };
     match action {
+        RuleAction::Deliver if rests_on_signature(asked, reason) => {
+            match sent_before.unwrap_or_default().recipient >= SIGNED_RECIPIENT_MAX {
+                true => settled(Action::Quarantine, Reason::LimitRecipient),
+                false => Settled { action: Action::Deliver, counts: true, rule, reason, mode },
+            }
+        }
         RuleAction::Deliver => settled(Action::Deliver, reason),
         RuleAction::Suppress => settled(suppressed(asked.policy.suppress), reason),
         RuleAction::Quarantine => settled(Action::Quarantine, reason),
@@ -147,6 +153,16 @@ fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) ->
             }
         }
     }
+}
+
+/// Whether it goes out because of a signature alone: then it counts, but is not limited otherwise.
+///
+/// Why: whoever has one signed message of a mailbox can send it to all our users, with that mailbox
+/// for the reverse-path, and each of the answers would be proven.
+fn rests_on_signature(asked: &Asked<'_>, reason: Reason) -> bool {
+    reason == Reason::Authenticated
+        && asked.verdict.is_some_and(Verdict::is_replayable)
+        && allow_entry(asked).is_none()
 }
 
 fn suppressed(suppress: Suppress) -> Action {
@@ -202,8 +218,8 @@ mod tests {
     use crate::judge::classify::DsnAction;
     use crate::judge::decision::VerdictKind;
     use crate::judge::evidence::{
-        AuthResult, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives, RecipientEvidence,
-        Source, SpfFinding, SpfScope,
+        AuthResult, DkimFinding, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives,
+        RecipientEvidence, Source, SpfFinding, SpfScope,
     };
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::lists::{Entry, List, Pattern};
@@ -298,6 +314,19 @@ mod tests {
             };
             match self.verdict {
                 "authenticated" => evidence.findings.push(spf(AuthResult::Pass, TO)),
+                "signed" => {
+                    let mut signed = spf(AuthResult::Fail, TO);
+                    signed.from = vec![Address::parse(TO).unwrap()];
+                    signed.dkim = vec![DkimFinding {
+                        result: AuthResult::Pass,
+                        domain: Domain::parse("bank.example"),
+                        signs_from: true,
+                        signs_sender: false,
+                        header_only: false,
+                        reason: None,
+                    }];
+                    evidence.findings.push(signed);
+                }
                 "domain-only" => evidence.findings.push(spf(AuthResult::Pass, "x@bank.example")),
                 "failed" => evidence.findings.push(spf(AuthResult::Fail, TO)),
                 "unauthenticated" => evidence.findings.push(spf(AuthResult::Neutral, TO)),
@@ -459,12 +488,12 @@ mod tests {
         scene.receives = Receives::NoSuchDomain;
         assert_eq!(scene.outcome(), (Action::Quarantine, Reason::NoSuchDomain));
         scene.receives = Receives::Yes;
-        assert_eq!(scene.outcome(), (Action::Quarantine, Reason::NullSubject));
-        scene.case.original.return_path = None;
         assert_eq!(scene.outcome(), (Action::Discard, Reason::ConfiguredRule));
         scene.policy.rules.clear();
         assert_eq!(scene.outcome(), (Action::Deliver, Reason::LocalDomain));
         scene.policy.site = Site::default();
+        assert_eq!(scene.outcome(), (Action::Quarantine, Reason::NullSubject));
+        scene.case.original.return_path = None;
         scene.case.origin = Some(Origin::Relayed);
         assert_eq!(scene.outcome(), (Action::Deliver, Reason::RelayedResponse));
         scene.case.origin = Some(Origin::Ours);
@@ -586,6 +615,38 @@ mod tests {
         ] {
             assert_eq!(limited(class, verdict, pair, recipient), expected, "{class:?} {verdict}");
         }
+    }
+
+    /// One signed message can be sent to all our users, with its author for the reverse-path.
+    #[test]
+    fn what_a_signature_alone_proves_counts_and_ends_at_a_number() {
+        let failed = Class::Dsn(DsnAction::Failed);
+        for (class, to, recipient, expected) in [
+            (Class::AutoReply, TO, 19, (Action::Deliver, Reason::Authenticated)),
+            (Class::AutoReply, TO, 20, (Action::Quarantine, Reason::LimitRecipient)),
+            (failed, TO, 19, (Action::Deliver, Reason::Authenticated)),
+            (failed, TO, 20, (Action::Quarantine, Reason::LimitRecipient)),
+            (failed, "SRS0=a=b=bank.example=joe@uni.example", 20, {
+                (Action::Quarantine, Reason::LimitRecipient)
+            }),
+        ] {
+            for profile in [Profile::Balanced, Profile::Strict] {
+                let mut scene = scene(class, "signed");
+                let uni = Domain::parse("uni.example").unwrap();
+                scene.policy.site = Site { domains: [uni].into(), ..Site::default() };
+                (scene.to, scene.policy.profile) = (to, profile);
+                // Many answers about one thing are no sign of it.
+                scene.sent = SentBefore { pair: 99, recipient };
+                let decision = scene.decided();
+                assert_eq!((decision.action, decision.reason), expected, "{class:?} {to}");
+                assert_eq!(decision.counts, decision.action == Action::Deliver);
+            }
+        }
+        let mut scene = scene(failed, "signed");
+        scene.sent = SentBefore { pair: 99, recipient: 99 };
+        assert!(scene.decided().text.contains("signature"), "{}", scene.decided().text);
+        scene.policy.allow = List::new([entry(TO, false)]);
+        assert_eq!(scene.outcome(), (Action::Deliver, Reason::AllowList));
     }
 
     #[test]

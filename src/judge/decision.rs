@@ -102,6 +102,13 @@ impl Verdict {
         }
     }
 
+    /// Whether the address is proven by a signature alone, or by a DMARC pass that may rest on one:
+    /// whoever has such a message can send it again, with any reverse-path (RFC 6376 §8.6).
+    pub fn is_replayable(&self) -> bool {
+        let Verdict::Authenticated { by, scope, .. } = self else { return false };
+        *scope == Scope::Address && matches!(by, ProofKind::Dkim | ProofKind::Dmarc)
+    }
+
     /// What decided it, as records name it: `spf`, `dmarc`, `spf-fail`, `no-tap`…
     pub fn by(&self) -> Option<&'static str> {
         match self {

@@ -64,7 +64,7 @@ pub fn findings(
             let detail = "its topmost Received line is not ours";
             (None, vec![Gap::new(GapCause::NoAuthResults, detail)])
         }
-        End::Outside(_) | End::Unsaid | End::BehindRelay { .. } => {
+        End::Outside(_) | End::Unsaid | End::BehindRelay { .. } | End::MadeByRelay { .. } => {
             from_lines(header, trace, border, site, identities)
         }
     }
@@ -229,7 +229,10 @@ fn add(findings: &mut Findings, method: &str, result: &MethodResult) {
 /// the world even *passes* for every domain that sends through its operator.
 fn hidden_client(border: &Border) -> Option<String> {
     match &border.end {
-        End::BehindRelay { relay } => Some(format!("{relay} does not say who its client was")),
+        // Why both: a gateway that adds no line of its own looks as if it had made all its mail.
+        End::BehindRelay { relay } | End::MadeByRelay { relay } => {
+            Some(format!("{relay} does not say who its client was"))
+        }
         End::Outside(line) if line.is_private() => {
             Some(format!("{} at the border is a private address", line.ip))
         }

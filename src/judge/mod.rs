@@ -234,7 +234,8 @@ fn case(
 /// that shows it.
 ///
 /// Why doubt means ours: a relayed response is not judged, so a network or gateway that somebody
-/// forgot to declare would switch the guard off.
+/// forgot to declare would switch the guard off. So would our own gateways, whose bounces of forged
+/// mail are like any of ours.
 fn origin(
     reading: &Reading<'_>,
     path: Option<&ReversePath>,
@@ -257,7 +258,14 @@ fn origin(
     let address = path.and_then(ReversePath::address);
     match address.filter(|address| is_srs(address) && site.is_local(address)) {
         Some(address) => (Origin::Relayed, Some(Signal::new("own-srs", address.as_str(), ""))),
-        None => (Origin::Ours, None),
+        None => (Origin::Ours, made_by_relay(border)),
+    }
+}
+
+fn made_by_relay(border: &Border) -> Option<Signal> {
+    match &border.end {
+        End::MadeByRelay { relay } => Some(Signal::new("made-by-relay", &relay.to_string(), "")),
+        _ => None,
     }
 }
 
@@ -380,11 +388,26 @@ mod tests {
     #[test]
     fn what_came_through_a_gateway_came_from_outside() {
         let site = Site { trusted_relays: vec!["192.0.2.7/32".parse().unwrap()], ..site() };
-        let line = "Received: from gw (gw [192.0.2.7]) by mx.ours.test (Postfix) id A\n";
-        let message = Message::new(format!("{line}{VACATION}"), Completeness::Whole);
-        let case = read_alone(&message, &site, &KEY);
-        assert_eq!(case.origin, Some(Origin::Relayed));
-        assert!(case.signals.iter().any(|signal| signal.id == "behind-relay"));
+        let given = "Received: from gw (gw [192.0.2.7]) by mx.ours.test (Postfix) id A\n";
+        let named = "Received: from x (x [192.0.2.1]) by gw.theirs.test (Postfix) id B\n";
+        let hidden = "Received: from x by gw.theirs.test (Filter) id B\n";
+        let made = "Received: by gw.theirs.test (Postfix) id B\n";
+        let redirected = "X-Sieve-Redirected-From: bob@ours.test\n";
+        let bare = VACATION.replacen("Received:", "X-Received:", 1);
+        for (header, origin, sign) in [
+            (named.to_owned(), Origin::Relayed, "border-line"),
+            (format!("{made}{named}"), Origin::Relayed, "border-line"),
+            (hidden.to_owned(), Origin::Relayed, "behind-relay"),
+            // A backup MX that cannot hand on what it took, or answers by itself.
+            (made.to_owned(), Origin::Ours, "made-by-relay"),
+            (String::new(), Origin::Ours, "made-by-relay"),
+            (format!("{made}{redirected}"), Origin::Relayed, "sieve-redirected"),
+        ] {
+            let message = Message::new(format!("{given}{header}{bare}"), Completeness::Whole);
+            let case = read_alone(&message, &site, &KEY);
+            assert_eq!(case.origin, Some(origin), "{header}");
+            assert!(case.signals.iter().any(|signal| signal.id == sign), "{header}");
+        }
     }
 
     #[test]

@@ -60,10 +60,10 @@ const ORDER: &[Station] = &[
     going_round,
     unguarded,
     cannot_receive,
-    null_subject,
     configured,
     own_rewritten,
     local,
+    null_subject,
     relayed,
     denied,
     subject_not_to_answer,
@@ -137,6 +137,8 @@ fn cannot_receive(asked: &Asked<'_>) -> Option<Ruling> {
 }
 
 /// RFC 3834 §2, RFC 5321 §4.5.5: what had a null reverse-path is answered by nothing.
+///
+/// Why behind `local`: a postmaster wants the copies of double bounces (Postfix `2bounce`).
 fn null_subject(asked: &Asked<'_>) -> Option<Ruling> {
     let null = asked.case.original.return_path == Some(ReversePath::Null);
     let ours = asked.is_response() && !asked.is_relayed();

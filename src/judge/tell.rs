@@ -11,6 +11,7 @@ use crate::judge::decision::{
 use crate::judge::evidence::{Gap, GapCause};
 use crate::judge::lists::List;
 use crate::judge::ruling::Asked;
+use crate::mail::limits::SIGNED_RECIPIENT_MAX;
 use crate::mail::shown::Shown;
 
 /// Why, in one sentence.
@@ -197,6 +198,10 @@ fn limit_sentence(asked: &Asked<'_>, reason: Reason) -> String {
             };
             format!("{to} is not proven and got {pair} such {kind} {about} in 24 h.")
         }
+        _ if asked.verdict.is_some_and(Verdict::is_replayable) => format!(
+            "{to} is proven by a signature alone, which can be sent again, and got \
+             {SIGNED_RECIPIENT_MAX} {kind}s in 24 h."
+        ),
         _ => format!("{to} is not proven and got {} {kind}s in 24 h.", recipient.unwrap_or(pair)),
     }
 }

@@ -454,6 +454,10 @@ pub const FAILED_RECIPIENTS_COUNTED_MAX: usize = 16;
 /// Limited MDNs to one recipient in `LIMIT_WINDOW`: refusals of one spam to many of our users.
 pub const MDN_RECIPIENT_MAX: u32 = 20;
 
+/// Responses of a kind in `LIMIT_WINDOW` to one recipient whom a signature alone proves: more are
+/// hardly answers to him, but to one message of his that somebody sends again and again.
+pub const SIGNED_RECIPIENT_MAX: u32 = 20;
+
 /// Limited MDNs about one message to one recipient in `LIMIT_WINDOW`.
 pub const MDN_PAIR_MAX: u32 = 1;
 
