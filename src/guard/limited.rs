@@ -13,8 +13,9 @@ use crate::judge::decision::{Decision, Reason};
 use crate::judge::evidence::SentBefore;
 use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
-use crate::judge::rewritten::foreign_original;
+use crate::judge::rewritten::{foreign_original, is_srs};
 use crate::judge::site::Site;
+use crate::judge::subject::untagged_mailbox;
 use crate::mail::address::{Address, ForwardPath};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::FAILED_RECIPIENTS_COUNTED_MAX;
@@ -70,7 +71,8 @@ impl Inquiry {
     ) -> Counted {
         // Why: each copy of an SRS address has another tag, and all stand for one mailbox.
         let original = recipient.address().and_then(|address| foreign_original(address, site));
-        let to = original.map_or_else(|| recipient.canonical(), |address| address.canonical());
+        let to = original.as_ref().or(recipient.address());
+        let to = to.map_or_else(|| recipient.canonical(), counted_as);
         let kind = match case.class {
             Class::AutoReply | Class::Challenge => "auto-reply",
             Class::Dsn(action) => action.as_str(),
@@ -123,18 +125,30 @@ impl Inquiry {
     }
 }
 
+/// The mailbox that an address is counted for: `joe@bank.example` for `Joe+news@bank.example`.
+///
+/// Why: whoever forges chooses the detail, and all of them reach joe (RFC 5233 §1). That a host may
+/// mean something else by `+` costs a response at most; nobody is judged by it.
+fn counted_as(address: &Address) -> String {
+    match is_srs(address.local()) {
+        // Why: behind `SRS0+` somebody else's address stands, and no detail.
+        true => address.canonical(),
+        false => untagged_mailbox(address).to_lowercase(),
+    }
+}
+
 /// What the response is about, or who answers: the other end of each pair.
 fn about(case: &Case) -> Vec<String> {
     let about = match case.class {
         Class::Dsn(_) => {
-            let failed = case.original.failed_recipients.iter().map(Address::canonical);
+            let failed = case.original.failed_recipients.iter().map(counted_as);
             failed.take(FAILED_RECIPIENTS_COUNTED_MAX).collect()
         }
         Class::Mdn => about_message(case).into_iter().collect(),
         _ => Vec::new(),
     };
     match about.is_empty() {
-        true => vec![case.responder.as_ref().map(Address::canonical).unwrap_or_default()],
+        true => vec![case.responder.as_ref().map(counted_as).unwrap_or_default()],
         false => about,
     }
 }
@@ -145,4 +159,23 @@ fn about_message(case: &Case) -> Option<String> {
         SubjectKey::MessageId { id, named_by: NamedBy::OriginalMessageId } => Some(id.clone()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subaddress_makes_no_other_mailbox() {
+        for (text, expected) in [
+            ("Joe+1@Bank.example", "joe@bank.example"),
+            ("joe+a+b@bank.example", "joe@bank.example"),
+            ("\"joe+a@b\"@bank.example", "joe@bank.example"),
+            ("joe@bank.example", "joe@bank.example"),
+            ("+1@bank.example", "+1@bank.example"),
+            ("SRS0+ab=cd=a.example=joe@fwd.example", "srs0+ab=cd=a.example=joe@fwd.example"),
+        ] {
+            assert_eq!(counted_as(&Address::parse(text).unwrap()), expected, "{text}");
+        }
+    }
 }

@@ -117,6 +117,10 @@ impl Inquiry {
         deadline: Instant,
     ) {
         let Verified { spf, dkim } = verified;
+        let answered = spf.as_ref().is_some_and(|(_, spf)| spf.result != AuthResult::TempError);
+        if !answered && again.need(evidence) != Need::Nothing {
+            doubt_unchecked(evidence);
+        }
         if let Some((ip, outcome)) = &spf
             && outcome.result == AuthResult::Pass
             && outcome.lets_everybody_in(*ip)
@@ -237,6 +241,23 @@ fn mark_everybody(evidence: &mut Evidence, outcome: &SpfOutcome) {
             spf.everybody = Some(term.clone());
         }
     }
+}
+
+/// A pass that our own lines report proves its domain at the most when nobody can ask for it again:
+/// whether it lets everybody in is not known. So the address it was for is not believed.
+fn doubt_unchecked(evidence: &mut Evidence) {
+    let mut gaps = Vec::new();
+    for findings in &mut evidence.findings {
+        let is_ours = matches!(findings.source, Source::AuthResults { .. });
+        let passed = findings.spf.iter_mut().filter(|spf| spf.result == AuthResult::Pass);
+        for spf in passed.filter(|_| is_ours) {
+            (spf.address, findings.mail_from) = (None, None);
+            let domain = spf.domain.as_ref().map_or("", Domain::as_str);
+            let detail = format!("whom SPF of {domain} lets in was not checked");
+            gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
+        }
+    }
+    evidence.gaps.append(&mut gaps);
 }
 
 /// What was not looked at, or not in time.

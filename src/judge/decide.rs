@@ -558,6 +558,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_address_of_ours_that_may_stand_for_anybody_is_limited_and_a_denied_one_is_held() {
+        let mut scene = scene(Class::Dsn(DsnAction::Failed), "unknown");
+        let uni = Domain::parse("uni.example").unwrap();
+        scene.policy.site = Site { domains: [uni].into(), ..Site::default() };
+        for to in ["SRS0=ab=cd@uni.example", "\"SRS0=ab=cd=bank.example=a b\"@uni.example"] {
+            scene.to = to;
+            let decision = scene.decided();
+            assert_eq!((decision.action, decision.counts), (Action::Deliver, true), "{to}");
+            assert_eq!(decision.rule, "own-rewritten");
+        }
+        scene.to = "SRS0=ab=cd=bank.example=joe@uni.example";
+        scene.policy.deny = List::new([entry("bank.example", false)]);
+        assert_eq!(scene.outcome(), (Action::Quarantine, Reason::DenyList));
+        scene.to = "SRS0=ab=cd=other.example=joe@uni.example";
+        assert_eq!(scene.outcome().0, Action::Deliver);
+    }
+
     /// A listed name can be forged: against *failed* only an entry that says so helps.
     #[test]
     fn the_allow_list_lifts_verdict_and_limits_but_not_forgery() {
@@ -621,14 +639,13 @@ mod tests {
     #[test]
     fn what_a_signature_alone_proves_counts_and_ends_at_a_number() {
         let failed = Class::Dsn(DsnAction::Failed);
+        let srs = "SRS0=a=b=bank.example=joe@uni.example";
         for (class, to, recipient, expected) in [
             (Class::AutoReply, TO, 19, (Action::Deliver, Reason::Authenticated)),
             (Class::AutoReply, TO, 20, (Action::Quarantine, Reason::LimitRecipient)),
             (failed, TO, 19, (Action::Deliver, Reason::Authenticated)),
             (failed, TO, 20, (Action::Quarantine, Reason::LimitRecipient)),
-            (failed, "SRS0=a=b=bank.example=joe@uni.example", 20, {
-                (Action::Quarantine, Reason::LimitRecipient)
-            }),
+            (failed, srs, 20, (Action::Quarantine, Reason::LimitRecipient)),
         ] {
             for profile in [Profile::Balanced, Profile::Strict] {
                 let mut scene = scene(class, "signed");

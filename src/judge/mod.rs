@@ -45,6 +45,7 @@ use crate::judge::loops::marks::{ForwardedOriginal, LoopMarks, via};
 use crate::judge::loops::weak::weak;
 use crate::judge::original::{Origin, Original};
 use crate::judge::reading::Reading;
+use crate::judge::rewritten::is_srs;
 use crate::judge::signs::Mark;
 use crate::judge::site::Site;
 use crate::judge::trace::{Lap, TRACE_FIELD, TraceKey};
@@ -256,7 +257,7 @@ fn origin(
         return (Origin::Relayed, None);
     }
     let address = path.and_then(ReversePath::address);
-    match address.filter(|address| is_srs(address) && site.is_local(address)) {
+    match address.filter(|address| is_srs(address.local()) && site.is_local(address)) {
         Some(address) => (Origin::Relayed, Some(Signal::new("own-srs", address.as_str(), ""))),
         None => (Origin::Ours, made_by_relay(border)),
     }
@@ -267,14 +268,6 @@ fn made_by_relay(border: &Border) -> Option<Signal> {
         End::MadeByRelay { relay } => Some(Signal::new("made-by-relay", &relay.to_string(), "")),
         _ => None,
     }
-}
-
-/// Whether an address is of the form that the Sender Rewriting Scheme gives forwarded mail.
-fn is_srs(address: &Address) -> bool {
-    let local = address.local().as_bytes();
-    let tag = local.get(..4).unwrap_or_default();
-    let is_tag = tag.eq_ignore_ascii_case(b"SRS0") || tag.eq_ignore_ascii_case(b"SRS1");
-    is_tag && local.get(4).is_some_and(|separator| b"=+-".contains(separator))
 }
 
 #[cfg(test)]

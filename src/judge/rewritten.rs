@@ -19,6 +19,20 @@ pub fn foreign_original(recipient: &Address, site: &Site) -> Option<Address> {
     (!site.is_local(&original)).then_some(original)
 }
 
+/// Whether this address of ours has the form of a rewritten one, and what it stands for cannot be
+/// read: our forwarder may still know.
+pub fn is_unreadable(recipient: &Address, site: &Site) -> bool {
+    let local = untagged(recipient.local());
+    site.is_local(recipient) && is_srs(local) && srs(local).is_none()
+}
+
+/// Whether a local part is of the form that the Sender Rewriting Scheme gives forwarded mail.
+pub fn is_srs(local: &str) -> bool {
+    let Some((tag, rest)) = local.split_at_checked(4) else { return false };
+    let is_tag = tag.eq_ignore_ascii_case("SRS0") || tag.eq_ignore_ascii_case("SRS1");
+    is_tag && rest.starts_with(['=', '+', '-'])
+}
+
 /// `prvs=TAG=local` → `local` (draft-levine-smtp-batv); anything else as it is.
 fn untagged(local: &str) -> &str {
     match local.get(..5) {
@@ -37,14 +51,26 @@ fn srs(local: &str) -> Option<Address> {
         let mut parts = rest.splitn(4, '=');
         let (_hash, _time) = (parts.next()?, parts.next()?);
         let (domain, user) = (parts.next()?, parts.next()?);
-        return Address::parse(&format!("{user}@{domain}"));
+        return mailbox(user, domain);
     }
     if tag.eq_ignore_ascii_case("SRS1") {
         let mut parts = rest.splitn(3, '=');
         let (_hash, forwarder, inner) = (parts.next()?, parts.next()?, parts.next()?);
-        return Address::parse(&format!("SRS0{inner}@{forwarder}"));
+        return mailbox(&format!("SRS0{inner}"), forwarder);
     }
     None
+}
+
+/// The address of a local part as it is meant, quoted where it has to be (RFC 5321 §4.1.2).
+fn mailbox(local: &str, domain: &str) -> Option<Address> {
+    let is_plain = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
+    match local.chars().all(is_plain) {
+        true => Address::parse(&format!("{local}@{domain}")),
+        false => {
+            let escaped = local.replace('\\', "\\\\").replace('"', "\\\"");
+            Address::parse(&format!("\"{escaped}\"@{domain}"))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +93,16 @@ mod tests {
             ("SRS0=abcd=XY=bank.example=joe@other.example", None),
             ("SRS0=abcd=XY=uni.example=joe@uni.example", None),
             ("prvs=0123abcdef=joe@uni.example", None),
+            ("\"SRS0=ab=XY=bank.example=a b\"@uni.example", Some("\"a b\"@bank.example")),
+            ("\"SRS0=ab=XY=bank.example=@x:a\"@uni.example", Some("\"@x:a\"@bank.example")),
+            (
+                "\"SRS0=ab=XY=bank.example=\\\"a\\\\\"@uni.example",
+                Some("\"\\\"a\\\\\"@bank.example"),
+            ),
+            (
+                "\"SRS1=ab=fwd.example==cd=XY=bank.example=a b\"@uni.example",
+                Some("\"SRS0=cd=XY=bank.example=a b\"@fwd.example"),
+            ),
             ("SRS0=abcd=XY@uni.example", None),
             ("SRS0=abcd=XY=not a domain=joe@uni.example", None),
             ("joe@uni.example", None),
@@ -74,6 +110,24 @@ mod tests {
             let Some(address) = Address::parse(recipient) else { continue };
             let found = foreign_original(&address, &site);
             assert_eq!(found.as_ref().map(Address::as_str), original, "{recipient}");
+        }
+    }
+
+    #[test]
+    fn what_has_the_form_and_cannot_be_read_is_known_as_such() {
+        let ours = Domain::parse("uni.example").unwrap();
+        let site = Site { domains: [ours].into(), ..Site::default() };
+        for (recipient, unreadable) in [
+            ("SRS0=abcd=XY@uni.example", true),
+            ("prvs=0123abcdef=SRS0+a=b=a..example=joe@uni.example", true),
+            ("SRS0=abcd=XY=bank.example=@uni.example", true),
+            ("SRS0=abcd=XY@other.example", false),
+            ("SRS0=abcd=XY=bank.example=joe@uni.example", false),
+            ("SRS0=abcd=XY=uni.example=joe@uni.example", false),
+            ("srs0bar@uni.example", false),
+        ] {
+            let address = Address::parse(recipient).unwrap();
+            assert_eq!(is_unreadable(&address, &site), unreadable, "{recipient}");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::judge::evidence::{Evidence, Gap, Receives};
 use crate::judge::lists::Entry;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, Rule, RuleAction};
-use crate::judge::rewritten::foreign_original;
+use crate::judge::rewritten::{foreign_original, is_unreadable};
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::time::Timestamp;
@@ -175,12 +175,20 @@ fn matches(rule: &Rule, asked: &Asked<'_>) -> bool {
 }
 
 /// An address of ours that stands for somebody else's: that somebody is judged, and the answer is
-/// limited at the least. Never more: it is our own forwarder that vouches for the form.
+/// limited at the least. Never more, unless that somebody stands on the deny list: it is our own
+/// forwarder that vouches for the form.
 fn own_rewritten(asked: &Asked<'_>) -> Option<Ruling> {
-    let address = asked.address()?;
-    foreign_original(address, &asked.policy.site)?;
+    let (address, site) = (asked.address()?, &asked.policy.site);
+    let original = foreign_original(address, site);
+    let is_read = original.is_some();
+    if !is_read && !is_unreadable(address, site) {
+        return None;
+    }
     let verdict = asked.verdict?;
-    let proven = matches!(verdict, Verdict::Authenticated { scope: Scope::Address, .. });
+    if original.is_some_and(|original| is_denied(asked, &original)) {
+        return Some(rule("deny-list", RuleAction::Suppress, Reason::DenyList));
+    }
+    let proven = is_read && matches!(verdict, Verdict::Authenticated { scope: Scope::Address, .. });
     let action = if proven { RuleAction::Deliver } else { RuleAction::Limit };
     Some(rule("own-rewritten", action, reason_of(verdict)))
 }
@@ -210,8 +218,12 @@ fn relayed(asked: &Asked<'_>) -> Option<Ruling> {
 }
 
 fn denied(asked: &Asked<'_>) -> Option<Ruling> {
-    asked.policy.deny.entry_for(asked.address()?, asked.now)?;
-    Some(rule("deny-list", RuleAction::Suppress, Reason::DenyList))
+    let denied = is_denied(asked, asked.address()?);
+    denied.then(|| rule("deny-list", RuleAction::Suppress, Reason::DenyList))
+}
+
+fn is_denied(asked: &Asked<'_>, address: &Address) -> bool {
+    asked.policy.deny.entry_for(address, asked.now).is_some()
 }
 
 /// RFC 5230 §4.6 and RFC 3834 §2: list traffic and automatic messages get no automatic answer.

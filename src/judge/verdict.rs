@@ -10,7 +10,7 @@ use crate::judge::alignment::{Aligned, aligned};
 use crate::judge::decision::{FailureKind, ProofKind, Scope, Verdict};
 use crate::judge::evidence::{
     Alignment, AuthResult, DmarcFacts, DmarcPolicy, DmarcRecord, Evidence, Findings, Gap, GapCause,
-    SpfFinding, SpfScope,
+    Source, SpfFinding, SpfScope,
 };
 use crate::judge::policy::{PnoneMeans, Policy, SoftfailMeans};
 use crate::mail::address::{Address, Domain};
@@ -171,9 +171,11 @@ impl Question<'_> {
             .iter()
             .filter(|spf| spf.result == AuthResult::Pass && spf.scope == SpfScope::MailFrom)
             .filter(|spf| spf.everybody.is_none());
-        passed.filter_map(|spf| {
+        // Why less: nobody knows how many clients the record let in that a forwarder saw.
+        let sealed = matches!(findings.source, Source::Arc { .. });
+        passed.filter_map(move |spf| {
             let domain = spf.domain.as_ref()?;
-            let is_address = domain == self.domain && self.is_mail_from(spf, findings);
+            let is_address = domain == self.domain && self.is_mail_from(spf, findings) && !sealed;
             let kind = if spf.guessed { ProofKind::SpfGuess } else { ProofKind::Spf };
             let scope = match self.aligned(domain, self.spf_mode()) {
                 Aligned::Same if is_address && !spf.guessed => Scope::Address,

@@ -321,7 +321,7 @@ async fn a_named_sealer_proves_whom_he_found_proven() {
         desk
     };
     for (named, letter, expected) in [
-        (&["b.example"][..], sealed("b.example", spf), "deliver authenticated spf"),
+        (&["b.example"][..], sealed("b.example", spf), "deliver authenticated spf-domain-only"),
         (
             &["b.example"],
             sealed("b.example", "dkim=pass header.d=bank.example"),
@@ -349,7 +349,7 @@ async fn a_named_sealer_proves_whom_he_found_proven() {
         (
             &["a.example", "b.example"],
             sealed("a.example", spf).sealed("b.example", "none", "pass"),
-            "deliver authenticated spf",
+            "deliver authenticated spf-domain-only",
         ),
     ] {
         let desk = desk(named);

@@ -262,6 +262,23 @@ async fn a_pass_of_a_record_for_everybody_proves_nobody_whoever_said_it() {
     assert_eq!(verdict, "deliver unauthenticated unauthenticated");
 }
 
+/// Our border said `spf=pass`, and nobody can say by now how many clients that lets in.
+#[tokio::test]
+async fn a_pass_that_cannot_be_checked_proves_the_domain_only() {
+    let desk = desk();
+    let to = "joe@bank.example";
+    let results = "spf=pass smtp.mailfrom=joe@bank.example; dkim=none";
+    let embedded = arrived(to, "192.0.2.10", results) + &letter(to);
+    let unsaid = embedded.replace("from host.example (unknown [192.0.2.10])", "from host.example");
+    assert_ne!(unsaid, embedded);
+    let domain_only = "deliver authenticated spf-domain-only";
+    let message = bounce(to, &unsaid, "message/rfc822");
+    assert_eq!(desk.judged(to, &message).await, domain_only);
+    desk.dns.fault("bank.example", Some("TXT"), Fault::ServFail, Times::Always);
+    let message = bounce(to, &embedded, "message/rfc822");
+    assert_eq!(desk.judged(to, &message).await, domain_only);
+}
+
 #[tokio::test]
 async fn the_signature_of_the_embedded_message_proves_its_author() {
     let desk = desk();
@@ -542,6 +559,8 @@ async fn limits_are_those_of_a_mailbox_and_of_each_failed_recipient() {
     for (to, failed) in [
         ("JOE@plain.example", &[gone][..]),
         ("\"joe\"@plain.example", &["\"GONE\"@uni.example"]),
+        ("joe+1@plain.example", &[gone]),
+        (to, &["gone+2@uni.example"]),
         (to, &["other@uni.example", "Gone@uni.example"]),
     ] {
         let (outcome, _) = desk.decided(desk.gathered(to, &unproven(to, failed)).await);
