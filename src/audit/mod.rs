@@ -6,6 +6,7 @@
 //! Bounds: `Settings::max_bytes` on disk, `limits::AUDIT_KEPT_BYTES_MAX` in memory.
 //! Law 1: nothing irrevocable before it is written. Law 2: each recipient has a record.
 
+pub mod answered;
 pub mod batch;
 pub mod campaigns;
 pub mod disk;

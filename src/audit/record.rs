@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::audit::answered::Match;
 use crate::audit::fault::Error;
 use crate::audit::findings::RecordedGap;
 use crate::audit::held::HeldId;
@@ -18,7 +19,7 @@ use crate::audit::seen::{RecordedEvidence, RecordedSignal, RecordedSubject};
 use crate::audit::words::{self, harmless};
 use crate::judge::classify::{Class, Signal};
 use crate::judge::decision::{Action, Decision, LoopFinding, Verdict, VerdictKind};
-use crate::judge::evidence::{Evidence, Gap};
+use crate::judge::evidence::{Evidence, Gap, RecipientEvidence};
 use crate::judge::original::{Origin, Original};
 use crate::mail::address::{Address, Domain};
 use crate::mail::envelope::{Client, Envelope, Recipient};
@@ -91,7 +92,7 @@ pub struct Record {
     pub origin: Option<String>,
     /// The message it answers; null for what is no response.
     pub subject_message: Option<RecordedSubject>,
-    /// By which key the subject message was found in the store; null when it was not.
+    /// By which name the subject message was found in the store; null when it was not.
     pub r#match: Option<Match>,
     /// What was known; null when nothing was asked, or when it stands in the record of `same_as`.
     pub evidence: Option<RecordedEvidence>,
@@ -144,29 +145,6 @@ pub struct RecordedAttribute {
     pub name: String,
     /// The value as it came.
     pub value: String,
-}
-
-/// By which key the subject message was found in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Match {
-    /// The key.
-    pub by: MatchedBy,
-    /// How many records came into question.
-    pub candidates: u32,
-}
-
-/// A kind of key into the store, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum MatchedBy {
-    /// Host and queue id.
-    QueueId,
-    /// A Message-ID.
-    MessageId,
-    /// Recipient and responder.
-    Pair,
 }
 
 /// A loop, proven.
@@ -244,8 +222,6 @@ pub struct Handled<'a> {
     pub origin: Option<Origin>,
     /// The message it answers.
     pub original: Option<&'a Original>,
-    /// How that was found in the store.
-    pub matched: Option<Match>,
     /// What the decision was given; recipients in envelope order.
     pub evidence: Option<&'a Evidence>,
 }
@@ -310,6 +286,8 @@ impl Handled<'_> {
         evidence: Option<RecordedEvidence>,
     ) -> Record {
         let Client { ip, helo, xforward } = &self.envelope.client;
+        let known = self.evidence.and_then(|evidence| evidence.recipients.get(index));
+        let answered = known.and_then(|known| known.answered.as_ref());
         let Decision { verdict, gaps, loop_finding, action, .. } = decision;
         let Decision { would, rule, reason, text, .. } = decision;
         Record {
@@ -345,9 +323,9 @@ impl Handled<'_> {
             subject_message: self
                 .original
                 .map(|original| RecordedSubject::new(original, self.evidence)),
-            r#match: self.matched,
+            r#match: answered.map(|answered| Match::new(answered, decision.subject)),
             evidence,
-            gaps: self.gaps(),
+            gaps: self.gaps(known),
             verdict: verdict.as_ref().map(|verdict| verdict.kind().as_str().to_owned()),
             verdict_by: verdict.as_ref().and_then(Verdict::by).map(str::to_owned),
             verdict_gaps: gaps.iter().map(RecordedGap::new).collect(),
@@ -367,12 +345,15 @@ impl Handled<'_> {
         }
     }
 
-    /// The evidence's gaps, and those of the subject message that the evidence does not repeat.
-    fn gaps(&self) -> Vec<RecordedGap> {
+    /// The evidence's gaps with the recipient's own, and those of the subject message that the
+    /// evidence does not repeat.
+    fn gaps(&self, known: Option<&RecipientEvidence>) -> Vec<RecordedGap> {
         let of_evidence = self.evidence.map_or(&[][..], |evidence| &evidence.gaps);
+        let of_recipient = known.map_or(&[][..], |known| &known.gaps);
         let of_original = self.original.map_or(&[][..], |original| &original.gaps);
         let new = |gap: &&Gap| !of_evidence.contains(gap);
-        of_evidence.iter().chain(of_original.iter().filter(new)).map(RecordedGap::new).collect()
+        let others = of_recipient.iter().chain(of_original).filter(new);
+        of_evidence.iter().chain(others).map(RecordedGap::new).collect()
     }
 }
 
@@ -502,6 +483,7 @@ mod tests {
     use super::*;
     use crate::audit::words::schema::{every_gap_cause, every_verdict};
     use crate::judge::classify::DsnAction;
+    use crate::judge::correlation::{Answered, MatchedBy, Standing, Subject};
     use crate::judge::decision::{LoopKind, Reason};
     use crate::judge::evidence::{
         Alignment, AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcPolicy, DmarcRecord,
@@ -510,6 +492,7 @@ mod tests {
     };
     use crate::judge::loops::LoopEvidence;
     use crate::judge::original::{FoundAs, Key, NamedBy, SubjectKind};
+    use crate::judge::subject::{SpamScore, TapKind};
     use crate::mail::address::{ForwardPath, ReversePath};
     use crate::mail::envelope::{MailFrom, Parameters, XforwardAttribute};
 
@@ -546,6 +529,7 @@ mod tests {
         Decision {
             verdict,
             gaps: Vec::new(),
+            subject: None,
             loop_finding: None,
             action,
             would: None,
@@ -630,6 +614,29 @@ mod tests {
         }
     }
 
+    fn answered() -> Answered {
+        let subject = |spam| Subject {
+            id: None,
+            tap: TapKind::Milter,
+            host: "mx.uni.example".to_owned(),
+            queue_id: Some("4AB".to_owned()),
+            arrived: Timestamp::from_millis(1_795_282_730_000),
+            pending: false,
+            mail_from: ReversePath::Address(address("joe@bank.example")),
+            kind: SubjectKind { list: None, automatic: Some("Auto-Submitted: x".to_owned()) },
+            spam,
+            findings: vec![findings()],
+            gaps: vec![Gap::new(GapCause::Pending, "still")],
+        };
+        Answered {
+            by: MatchedBy::MessageId,
+            id: Some("1@bank.example".to_owned()),
+            candidates: 3,
+            recipient: Standing::ReplyTarget,
+            subjects: vec![subject(None), subject(SpamScore::parse("5.1"))],
+        }
+    }
+
     fn evidence(known: bool) -> Evidence {
         let sent = SentBefore { pair: 1, recipient: 2 };
         let gap = || Gap::new(GapCause::Store, "away");
@@ -638,7 +645,12 @@ mod tests {
         Evidence {
             findings: vec![findings()],
             domains: names.map(|name| (domain(name), facts(known))).into(),
-            recipients: vec![RecipientEvidence { sent_before, loops: LoopEvidence::default() }],
+            recipients: vec![RecipientEvidence {
+                sent_before,
+                loops: LoopEvidence::default(),
+                answered: known.then(answered),
+                gaps: Vec::new(),
+            }],
             gaps: every_gap_cause().iter().map(|cause| Gap::new(*cause, "why")).collect(),
         }
     }
@@ -662,7 +674,6 @@ mod tests {
             responder: &[],
             origin: Some(Origin::Ours),
             original: None,
-            matched: Some(Match { by: MatchedBy::QueueId, candidates: 2 }),
             evidence: None,
         }
     }
@@ -717,7 +728,7 @@ mod tests {
             r#""message_id":"2@uni.example","size":1234,"class":"dsn","dsn_action":"failed","#,
             r#""signals":[],"fingerprint":"00ff","hops":3,"dated":null,"responder":[],"#,
             r#""origin":"ours","subject_message":null,"#,
-            r#""match":{"by":"queue-id","candidates":2},"evidence":null,"gaps":[],"#,
+            r#""match":null,"evidence":null,"gaps":[],"#,
             r#""verdict":null,"verdict_by":null,"verdict_gaps":[],"loop":null,"#,
             r#""action":"deliver","would":null,"#,
             r#""rule":"profile","reason":"personal","#,

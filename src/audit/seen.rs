@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::answered::RecordedAnswered;
 use crate::audit::findings::{
     RecordedDomain, RecordedFindings, RecordedGap, addresses, apart, each, parsed, reverse_path,
     together,
@@ -201,6 +202,8 @@ pub struct RecordedEvidence {
     pub last_lap: Option<String>,
     /// What else is known of its earlier rounds; null when nothing is.
     pub rounds: Option<RecordedRounds>,
+    /// The recorded inbound message that it answers; null when none was found.
+    pub answered: Option<RecordedAnswered>,
 }
 
 /// How many responses of a kind went out in 24 h, or were on their way.
@@ -243,6 +246,8 @@ impl RecordedEvidence {
         let (sent, sent_before_gap) = sent.unwrap_or_default();
         let sent_before =
             sent.map(|&SentBefore { pair, recipient }| RecordedSent { pair, recipient });
+        let answered = recipient.and_then(|recipient| recipient.answered.as_ref());
+        let answered = answered.map(RecordedAnswered::new);
         RecordedEvidence {
             findings,
             domains,
@@ -252,6 +257,7 @@ impl RecordedEvidence {
             first_lap,
             last_lap,
             rounds,
+            answered,
         }
     }
 
@@ -269,7 +275,8 @@ impl RecordedEvidence {
                 let laps = Laps { count: self.laps, first, last, came_back: false };
                 let loops = each(&self.rounds, |rounds| rounds.evidence(laps))?;
                 let loops = loops.unwrap_or(LoopEvidence { laps, ..LoopEvidence::default() });
-                vec![RecipientEvidence { sent_before, loops }]
+                let answered = each(&self.answered, RecordedAnswered::answered)?;
+                vec![RecipientEvidence { sent_before, loops, answered, gaps: Vec::new() }]
             }
             false => Vec::new(),
         };

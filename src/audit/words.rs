@@ -3,9 +3,11 @@
 //! A list that lacks a value of its type does not compile, so no value is without a word.
 
 use crate::judge::classify::{Class, DsnAction};
+use crate::judge::correlation::{MatchedBy, Standing};
 use crate::judge::decision::{Action, LoopKind, VerdictKind};
 use crate::judge::evidence::{Alignment, AuthResult, DmarcPolicy, GapCause, Receives, SpfScope};
 use crate::judge::original::{FoundAs, NamedBy, Origin};
+use crate::judge::subject::TapKind;
 use crate::mail::author::AuthorSign;
 use crate::mail::shown::Shown;
 
@@ -99,6 +101,18 @@ words!(
     [EmbeddedHeader, OriginalMessageId, InReplyTo, ExchangeParent, References, Text]
 );
 words!(
+    /// By which kind of name a record was found.
+    MATCHED_BY: MatchedBy, MatchedBy::as_str, [QueueId, MessageId, EnvelopeId, Pair]
+);
+words!(
+    /// What a recipient is to the message.
+    STANDINGS: Standing, Standing::as_str, [ReplyTarget, Stranger]
+);
+words!(
+    /// Which kind of tap saw a message.
+    TAPS: TapKind, TapKind::as_str, [Milter, Smtp, Http]
+);
+words!(
     /// Whether a domain can receive mail.
     RECEIVES: Receives,
     |fact| match fact {
@@ -174,7 +188,8 @@ pub mod schema {
 
     use crate::audit::words::{
         ACTIONS, ALIGNMENTS, AUTH_RESULTS, AUTHOR_SIGNS, CLASSES, DMARC_POLICIES, DSN_ACTIONS,
-        FOUND_AS, GAP_CAUSES, LOOP_KINDS, NAMED_BY, ORIGINS, RECEIVES, SPF_SCOPES, VERDICTS, Words,
+        FOUND_AS, GAP_CAUSES, LOOP_KINDS, MATCHED_BY, NAMED_BY, ORIGINS, RECEIVES, SPF_SCOPES,
+        STANDINGS, TAPS, VERDICTS, Words,
     };
     use crate::judge::decision::{FailureKind, ProofKind, Reason, Scope, Verdict};
     use crate::judge::evidence::GapCause;
@@ -218,6 +233,9 @@ pub mod schema {
         source: closed(["authentication-results", "own-received", "reverified", "tap", "arc"]);
         author_sign: closed_or_null(all(AUTHOR_SIGNS));
         receives: closed_or_null(all(RECEIVES));
+        matched_by: closed(all(MATCHED_BY));
+        standing: closed(all(STANDINGS));
+        tap: closed_or_null(all(TAPS));
         dmarc_policy: closed(all(DMARC_POLICIES));
         alignment: closed(all(ALIGNMENTS));
     }

@@ -30,6 +30,10 @@ use crate::mail::message::Message;
 use crate::mail::shown::Shown;
 use crate::serve::state::{TRACE_KEY, TRACE_KEY_BEFORE, key_beside};
 use crate::store::answers::Answers;
+use crate::store::embedded::Keys;
+use crate::store::keyed::StoreKey;
+use crate::store::null::Null;
+use crate::store::{Store, beside_daemon};
 
 /// The arguments.
 #[derive(Args, Debug)]
@@ -110,6 +114,8 @@ fn inquiry(config: &Config) -> Result<Inquiry, String> {
     let key = |name: &str| key_beside(&config.state_dir, name).unwrap_or([0; 32]);
     Ok(Inquiry {
         facts: Arc::new(facts),
+        store: store(config),
+        is_tapped: config.tap.is_on(),
         answers: Answers::new([0; 32]),
         loops: LoopMemory::blank(FingerprintKey::new(key("fingerprint.key"))),
         clock: Clock::System,
@@ -126,6 +132,23 @@ fn trace_key(config: &Config) -> TraceKey {
     match key(TRACE_KEY_BEFORE) {
         Some(before) => current.and_before(before),
         None => current,
+    }
+}
+
+/// What the daemon remembers; nothing where that cannot be read.
+fn store(config: &Config) -> Arc<dyn Store> {
+    let key = |name: &str| key_beside(&config.state_dir, name).map(StoreKey::new).map(Arc::new);
+    let opened = key("store.key").map(|current| {
+        let keys = Keys { current, former: key("store.key.old") };
+        beside_daemon(&config.store, keys)
+    });
+    match opened {
+        Some(Ok(store)) => store,
+        Some(Err(fault)) => {
+            eprintln!("what came in is not looked up: {fault}");
+            Arc::new(Null)
+        }
+        None => Arc::new(Null),
     }
 }
 

@@ -371,6 +371,7 @@ mod tests {
         let decision = Decision {
             verdict: Some(Verdict::Unauthenticated),
             gaps: vec![Gap::new(GapCause::NotEvaluated, "nothing of DKIM")],
+            subject: None,
             loop_finding: None,
             action: Action::Deliver,
             would: None,

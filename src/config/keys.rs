@@ -226,6 +226,16 @@ pub const KEYS: &[Key] = &[
         "What suppressing means: \"quarantine\" (250, kept), \"reject\" (550; Exim freezes such mail), \"discard\" (250, record only).",
     ),
     works(
+        "policy.spam_limit",
+        "\"\"",
+        "From how many points of your spam filter on a message is answered only within the limits, proven or not. Empty: never.",
+    ),
+    works(
+        "policy.spam_suppress",
+        "\"\"",
+        "From how many points on it is not answered at all. Needs a tap that learns the score.",
+    ),
+    works(
         "policy.rule",
         "… none",
         "Rules before the profile, each a `[[policy.rule]]`; see docs/reference/config.md.",
@@ -286,10 +296,32 @@ pub const KEYS: &[Key] = &[
         "\"alarm\"",
         "What is done then: \"alarm\", or \"hold\".",
     ),
-    later(
+    works(
         "store.backend",
         "\"embedded\"",
-        "Where verdicts are remembered. In this version the counters of limited responses live in memory.",
+        "Where what the taps see is remembered: \"embedded\" (one file), \"memory\" (lost at a restart), \"none\".",
+    ),
+    works("store.path", "… \"<state_dir>/store.redb\"", "The file of the embedded store."),
+    works(
+        "store.retention",
+        "\"7d\"",
+        "How long an inbound message is remembered. Bounces come up to five days late.",
+    ),
+    works("store.records_max", "5000000", "Inbound messages remembered; the oldest go first."),
+    works(
+        "store.bytes_max",
+        "\"4GiB\"",
+        "Bytes of records; the file itself may take half as much again.",
+    ),
+    works(
+        "store.memory_max",
+        "\"64MiB\"",
+        "Bytes of memory for records; with the embedded store for the last ones, and for pages of its file.",
+    ),
+    works(
+        "store.plain",
+        "false",
+        "true: records stand in the file readable. Otherwise they are sealed with `<state_dir>/store.key`; to change that, move it to store.key.old for the retention.",
     ),
     works(
         "audit.path",

@@ -7,6 +7,7 @@ pub mod file;
 pub mod keys;
 pub mod lists;
 pub mod loops;
+pub mod memory;
 pub mod sections;
 pub mod show;
 pub mod tap;
@@ -29,7 +30,7 @@ use crate::judge::policy::{Mode, Policy};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 use crate::relay;
-use crate::store::sightings;
+use crate::store::{self, sightings};
 use crate::wire::endpoint::{Endpoint, Protocol};
 
 /// Everything the daemon is given.
@@ -45,6 +46,8 @@ pub struct Config {
     pub relay: relay::Settings,
     /// The taps.
     pub tap: Tap,
+    /// What is remembered of inbound mail.
+    pub store: store::Settings,
     /// DNS.
     pub auth: auth::Settings,
     /// The rules, lists included.

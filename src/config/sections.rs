@@ -14,9 +14,11 @@ use crate::auth;
 use crate::config::file::{Section, Source, Written};
 use crate::config::lists::{self, Kind, WrittenEntry};
 use crate::config::loops::loops;
+use crate::config::memory::store;
 use crate::config::tap::tap;
 use crate::config::words::{
-    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, sink, verdict,
+    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, points, sink,
+    verdict,
 };
 use crate::config::{Admin, Config, Outbound, World, notes_of};
 use crate::judge::lists::{Entry, List};
@@ -61,7 +63,7 @@ pub fn config(
     let site_name = format!("{hostname}/{site_name}");
     let (loop_site, loops) = loops(root, source, &mut policy);
     let loop_site = loop_site.unwrap_or(site_name);
-    store(root, source);
+    let store = store(root, source, folder, &state_dir);
     let audit = audit_log(root, source, folder, &state_dir, &hostname);
     let quarantine = quarantine(root, source, folder, &state_dir);
     let admin = admin(root, source, &state_dir, folder);
@@ -81,6 +83,7 @@ pub fn config(
         outbound,
         relay,
         tap,
+        store,
         auth,
         policy,
         loop_site,
@@ -321,6 +324,8 @@ fn rules(root: &mut Section<'_>, source: &mut Source<'_>, policy: &mut Policy) {
         _ => Err("write \"quarantine\", \"reject\" or \"discard\"".to_owned()),
     });
     policy.suppress = suppress.map(|written| written.value).unwrap_or_default();
+    let mut points = |key| section.value(source, key, points).and_then(|written| written.value);
+    (policy.spam_limit, policy.spam_suppress) = (points("spam_limit"), points("spam_suppress"));
     for (index, table) in section.sections(source, "rule").into_iter().enumerate() {
         let at = table.at.clone();
         let rule = rule(table, source, index + 1);
@@ -435,16 +440,6 @@ fn entry_table(
         forged,
     };
     (written.check(kind, world.now), at)
-}
-
-fn store(root: &mut Section<'_>, source: &mut Source<'_>) {
-    let mut section = root.section(source, "store");
-    section.value(source, "backend", |text| match text {
-        "embedded" | "memory" => Ok(()),
-        "redis" => Err("this version has no shared store yet: write \"embedded\"".to_owned()),
-        _ => Err("write \"embedded\" or \"memory\"".to_owned()),
-    });
-    section.end(source);
 }
 
 fn audit_log(

@@ -81,6 +81,7 @@ fn computed(config: &Config, dotted: &str) -> Option<String> {
         "hostname" => config.hostname.clone(),
         "state_dir" => config.state_dir.display().to_string(),
         "loops.site" => config.loop_site.clone(),
+        "store.path" => config.store.path.display().to_string(),
         "audit.path" => config.audit.path.display().to_string(),
         "quarantine.path" => config.quarantine.path.display().to_string(),
         "admin.socket" => config.admin.socket.display().to_string(),

@@ -35,6 +35,13 @@ pub struct Tap {
     pub authserv_id: Option<String>,
 }
 
+impl Tap {
+    /// Whether anybody can tell us of inbound mail.
+    pub fn is_on(&self) -> bool {
+        !(self.milter.is_empty() && self.smtp.is_empty())
+    }
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads it; beside it the networks of gateways, with their places.

@@ -11,6 +11,7 @@ use crate::judge::decision::VerdictKind;
 use crate::judge::lists::Pattern;
 use crate::judge::loops::conversation::Rate;
 use crate::judge::policy::{ClassPattern, Mode, RuleAction};
+use crate::judge::subject::SpamScore;
 use crate::mail::address::Domain;
 use crate::mail::limits::{RATE_COUNT_MAX, RATE_SPAN_MAX};
 use crate::wire::endpoint::Endpoint;
@@ -122,6 +123,17 @@ pub fn action(text: &str) -> Result<RuleAction, String> {
         "discard" => Ok(RuleAction::Discard),
         "defer" => Ok(RuleAction::Defer),
         _ => Err("write deliver, limit, suppress, quarantine, reject, discard or defer".to_owned()),
+    }
+}
+
+/// Points of a spam filter; nothing for an empty text.
+pub fn points(text: &str) -> Result<Option<SpamScore>, String> {
+    match text {
+        "" => Ok(None),
+        text => match SpamScore::parse(text) {
+            Some(score) => Ok(Some(score)),
+            None => Err("write a number of points, such as \"6\" or \"5.5\"".to_owned()),
+        },
     }
 }
 

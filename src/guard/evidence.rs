@@ -19,13 +19,13 @@ use crate::auth::spf::SpfOutcome;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::limited::Counted;
 use crate::guard::loops::{self, Round};
+use crate::guard::recall::Known;
 use crate::guard::reverify::Again;
 use crate::judge::Case;
 use crate::judge::alignment::shares_registrable;
 use crate::judge::classify::Guarded;
-use crate::judge::evidence::{
-    DomainFacts, Evidence, Findings, Gap, GapCause, RecipientEvidence, SentBefore,
-};
+use crate::judge::evidence::{DomainFacts, Evidence, Gap, GapCause, RecipientEvidence, SentBefore};
+use crate::judge::loops::LoopEvidence;
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
 use crate::mail::address::{Domain, ReversePath};
@@ -104,14 +104,18 @@ impl Inquiry {
     ) -> Gathered {
         let mut evidence = Evidence::default();
         let guarded = case.class.guarded() != Guarded::No;
+        let known = self.recall(envelope, case, policy).await;
+        evidence.recipients = known.into_iter().map(uncounted).collect();
         if guarded {
             evidence.findings.extend(case.original.findings.clone());
             evidence.gaps.extend(case.original.gaps.iter().cloned());
-            evidence.gaps.push(Gap::new(GapCause::NoTap, "no tap is set up"));
+            if !self.is_tapped {
+                evidence.gaps.push(Gap::new(GapCause::NoTap, "no tap is set up"));
+            }
             let deadline = Instant::now() + EVIDENCE_TIME_MAX;
             let again = Again { envelope, message, case, policy };
             self.read_seals(&again, &mut evidence, deadline).await;
-            let questions = questions(envelope, &evidence.findings, policy);
+            let questions = questions(envelope, &evidence, policy);
             let (answers, verified) = tokio::join!(
                 self.ask_all(questions, deadline),
                 self.verify(&again, again.need(&evidence), deadline),
@@ -123,16 +127,15 @@ impl Inquiry {
         let (mut all_counted, mut rounds) = (Vec::new(), Vec::new());
         let limits = &policy.loops.conversation;
         let asking = loops::Asking { trace_key: &self.trace_key, limits, now: self.now() };
-        for recipient in &envelope.recipients {
-            let mut sent = SentBefore::default();
+        for (recipient, known) in envelope.recipients.iter().zip(&mut evidence.recipients) {
             if guarded {
                 let counted = self.counted(case, &recipient.path, &policy.site);
-                sent = self.sent_before(&counted);
+                known.sent_before = Ok(self.sent_before(&counted));
                 all_counted.push(counted);
             }
             let (round, loops) = self.loops.ask(envelope, case, &recipient.path, &asking);
             rounds.push(round);
-            evidence.recipients.push(RecipientEvidence { sent_before: Ok(sent), loops });
+            known.loops = loops;
         }
         Gathered { evidence, counted: all_counted, rounds }
     }
@@ -145,7 +148,7 @@ impl Inquiry {
         evidence: &mut Evidence,
         deadline: Instant,
     ) {
-        let mut questions = questions(envelope, &evidence.findings, policy);
+        let mut questions = questions(envelope, evidence, policy);
         questions.asked.retain(|domain| !evidence.domains.contains_key(domain));
         questions.left_out.retain(|domain| !evidence.domains.contains_key(domain));
         evidence.domains.extend(self.ask_all(questions, deadline).await);
@@ -181,6 +184,16 @@ impl Inquiry {
     }
 }
 
+/// What is known of one recipient before anything is counted.
+fn uncounted(known: Known) -> RecipientEvidence {
+    RecipientEvidence {
+        sent_before: Ok(SentBefore::default()),
+        loops: LoopEvidence::default(),
+        answered: known.answered,
+        gaps: known.gaps,
+    }
+}
+
 /// Why an answer is not there.
 pub(in crate::guard) const LATE: &str = "no answer in the time a message may take";
 
@@ -197,7 +210,7 @@ struct Questions {
 }
 
 /// The domains of the recipients, and those in the findings that may speak for one of them.
-fn questions(envelope: &Envelope, findings: &[Findings], policy: &Policy) -> Questions {
+fn questions(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Questions {
     let recipients = envelope.recipients.iter().filter_map(|recipient| recipient.path.address());
     let mut asked: BTreeSet<Domain> = recipients
         .filter_map(|address| match foreign_original(address, &policy.site) {
@@ -208,7 +221,10 @@ fn questions(envelope: &Envelope, findings: &[Findings], policy: &Policy) -> Que
         .collect();
     let first_left_out = asked.iter().nth(DOMAINS_ASKED_MAX).cloned();
     let left_out = first_left_out.map(|first| asked.split_off(&first)).unwrap_or_default();
-    let said = findings.iter().flat_map(|findings| {
+    let recorded = evidence.recipients.iter().filter_map(|known| known.answered.as_ref());
+    let recorded = recorded.flat_map(|answered| &answered.subjects);
+    let recorded = recorded.flat_map(|subject| &subject.findings);
+    let said = evidence.findings.iter().chain(recorded).flat_map(|findings| {
         let spf = findings.spf.iter().filter_map(|spf| spf.domain.as_ref());
         let dkim = findings.dkim.iter().filter_map(|dkim| dkim.domain.as_ref());
         let dmarc = findings.dmarc.iter().filter_map(|dmarc| dmarc.from_domain.as_ref());
@@ -243,6 +259,7 @@ mod tests {
     use crate::mail::header::Completeness;
     use crate::mail::time::Timestamp;
     use crate::store::answers::Answers;
+    use crate::store::null::Null;
 
     /// Answers each question after so long.
     struct Slow(Duration);
@@ -295,6 +312,8 @@ mod tests {
         let site = Site { hosts: ["mx.ours.test".to_owned()].into(), ..Site::default() };
         Inquiry {
             facts: Arc::new(Slow(each)),
+            store: Arc::new(Null),
+            is_tapped: false,
             answers: Answers::new([1; 32]),
             loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
             clock: Clock::From(Timestamp::from_millis(1_600_000_000_000), Instant::now()),
@@ -360,7 +379,7 @@ mod tests {
             (0..DOMAINS_ASKED_MAX + 5).map(|n| format!("joe@d{n:03}.example")).collect();
         let mut twice = recipients.clone();
         twice.extend(recipients);
-        let questions = questions(&envelope(&twice), &[], &Policy::default());
+        let questions = questions(&envelope(&twice), &Evidence::default(), &Policy::default());
         assert_eq!((questions.asked.len(), questions.left_out.len()), (DOMAINS_ASKED_MAX, 5));
         assert!(questions.left_out.iter().any(|domain| domain.as_str() == "d068.example"));
     }

@@ -20,12 +20,17 @@ use crate::judge::{Case, Keys, read};
 use crate::mail::envelope::Envelope;
 use crate::mail::message::Message;
 use crate::mail::time::Timestamp;
+use crate::store::Store;
 use crate::store::answers::Answers;
 
 /// What judging needs beside the message.
 pub struct Inquiry {
     /// Who answers questions about domains.
     pub facts: Arc<dyn Facts>,
+    /// What came in.
+    pub store: Arc<dyn Store>,
+    /// Whether a tap watches what comes in.
+    pub is_tapped: bool,
     /// How many limited responses went out.
     pub answers: Arc<Answers>,
     /// What is remembered of messages that may go round.

@@ -15,6 +15,7 @@ pub mod limited;
 pub mod loops;
 pub mod outcome;
 pub mod plan;
+pub mod recall;
 pub mod record;
 pub mod reverify;
 pub mod sealed;
@@ -161,6 +162,7 @@ impl Guard {
         let mut acted = self.act(incoming, decisions, &told).await;
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
         remember(reserved, &acted, now);
+        self.inquiry.note_answers(&case, &gathered.evidence, &acted.outcomes, now).await;
         self.count(&acted, &told, began.elapsed());
         loops::remember(rounds, &acted, &told, &self.meter);
         answer::replies(&acted.outcomes, recorded, protocol, event)

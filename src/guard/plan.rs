@@ -116,6 +116,7 @@ mod tests {
         let decision = |action: &Action| Decision {
             verdict: None,
             gaps: Vec::new(),
+            subject: None,
             loop_finding: None,
             action: *action,
             would: None,

@@ -39,7 +39,6 @@ impl Guard {
             responder: &responder,
             origin: case.origin,
             original: response.then_some(&case.original),
-            matched: None,
             evidence: (response || looping).then_some(told.evidence),
         };
         handled.records(&acted.decisions)

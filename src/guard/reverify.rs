@@ -16,6 +16,7 @@ use crate::auth::dkim::{DkimOutcome, DkimReport, Extent, Prepared};
 use crate::auth::spf::{Identity, SpfOutcome};
 use crate::guard::evidence::LATE;
 use crate::guard::inquiry::Inquiry;
+use crate::guard::recall::judged;
 use crate::judge::Case;
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{ProofKind, Verdict};
@@ -25,8 +26,7 @@ use crate::judge::evidence::{
 };
 use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
-use crate::judge::rewritten::foreign_original;
-use crate::judge::verdict::verdict;
+use crate::judge::weighed::weighed;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Completeness;
@@ -207,13 +207,9 @@ async fn prepare_aside(bytes: Bytes, extent: Extent, now: Timestamp) -> Option<P
 }
 
 fn need(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Need {
-    let recipients = envelope.recipients.iter().filter_map(|recipient| recipient.path.address());
-    let judged = recipients.filter_map(|address| match foreign_original(address, &policy.site) {
-        Some(original) => Some(original),
-        None => (!policy.site.is_local(address)).then(|| address.clone()),
-    });
-    judged.fold(Need::Nothing, |need, address| {
-        let judged = verdict(&address, evidence, policy);
+    judged(envelope, policy).into_iter().fold(Need::Nothing, |need, (index, address)| {
+        let known = evidence.recipients.get(index);
+        let judged = weighed(&address, evidence, known, policy);
         match (need, judged.verdict) {
             (Need::Everything, _) => Need::Everything,
             (need, Verdict::Failed { .. }) if !judged.open => need,

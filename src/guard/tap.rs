@@ -555,6 +555,8 @@ pub(crate) mod tests {
         let policy = Policy { site: Site { hosts, ..Site::default() }, ..Policy::default() };
         let inquiry = Inquiry {
             facts: Arc::new(Zone(answers_after)),
+            store: Arc::new(Null),
+            is_tapped: false,
             answers: Answers::new([1; 32]),
             loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
             clock: Clock::From(Timestamp::from_millis(1_600_000_000_000), Instant::now()),

@@ -15,7 +15,7 @@ use crate::judge::ruling::{
     Asked, Ruling, allow_entry, configured_ruling, observed, ruling, table_row,
 };
 use crate::judge::tell;
-use crate::judge::verdict::{Judged, verdict};
+use crate::judge::weighed::{Weighed, weighed};
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::{
@@ -48,14 +48,17 @@ fn decision(
     now: Timestamp,
     (index, recipient): (usize, &ForwardPath),
 ) -> Decision {
-    let judged = is_judged(case).then(|| recipient.address()).flatten();
-    let judged = judged.map(|address| match foreign_original(address, &policy.site) {
-        Some(original) => verdict(&original, evidence, policy),
-        None => verdict(address, evidence, policy),
-    });
-    let (judged, gaps) = judged.map(|Judged { verdict, gaps, .. }| (verdict, gaps)).unzip();
-    let gaps = gaps.unwrap_or_default();
     let known = evidence.recipients.get(index);
+    let judged = is_judged(case).then(|| recipient.address()).flatten();
+    let weighed = judged.map(|address| match foreign_original(address, &policy.site) {
+        Some(original) => weighed(&original, evidence, known, policy),
+        None => weighed(address, evidence, known, policy),
+    });
+    let answered = known.and_then(|known| known.answered.as_ref());
+    let (judged, deciding, gaps) = match weighed {
+        Some(Weighed { verdict, subject, gaps, .. }) => (Some(verdict), subject, gaps),
+        None => (None, None, Vec::new()),
+    };
     let mut looping =
         known.and_then(|known| loop_finding(case, recipient, &known.loops, &policy.loops, now));
     let asked = Asked {
@@ -68,6 +71,8 @@ fn decision(
         verdict: judged.as_ref(),
         gaps: &gaps,
         loop_finding: looping.as_ref(),
+        answered,
+        subject: answered.zip(deciding).and_then(|(answered, at)| answered.subjects.get(at)),
     };
     let sent_before = known.and_then(|known| known.sent_before.as_ref().ok().copied());
     let settled = settle(&asked, ruling(&asked), sent_before);
@@ -95,6 +100,7 @@ fn decision(
         rule: settled.rule,
         reason: settled.reason,
         verdict: judged,
+        subject: deciding,
         loop_finding: looping,
     }
 }
@@ -347,6 +353,8 @@ mod tests {
                     laps: Laps { count: self.laps, ..Laps::default() },
                     ..LoopEvidence::default()
                 },
+                answered: None,
+                gaps: Vec::new(),
             });
             evidence
         }

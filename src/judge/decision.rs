@@ -305,6 +305,8 @@ reasons! {
     SubjectList = "subject-list",
     /// An auto-reply to an automatic message (RFC 3834 §2).
     SubjectAutomatic = "subject-automatic",
+    /// Our spam filter gave the subject message so many points.
+    SubjectSpam = "subject-spam",
     /// The recipient is proven.
     Authenticated = "authenticated",
     /// Only the recipient's domain is proven.
@@ -350,6 +352,9 @@ pub struct Decision {
     pub verdict: Option<Verdict>,
     /// What could not be known of this recipient, and why. Law 5.
     pub gaps: Vec<Gap>,
+    /// Which of the recorded messages in question decided the verdict, counted from 0; `None` when
+    /// there were none.
+    pub subject: Option<usize>,
     /// The loop, where there is one.
     pub loop_finding: Option<LoopFinding>,
     /// What is done.

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::judge::correlation::Answered;
 use crate::judge::loops::LoopEvidence;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::author::AuthorSign;
@@ -288,6 +289,10 @@ pub struct RecipientEvidence {
     pub sent_before: Known<SentBefore>,
     /// What is known of this message's earlier rounds to it.
     pub loops: LoopEvidence,
+    /// The recorded message that a response to it answers; `None` when none was found.
+    pub answered: Option<Answered>,
+    /// What could not be known for it alone, and why.
+    pub gaps: Vec<Gap>,
 }
 
 /// Everything `decide` sees beside the case and the policy.

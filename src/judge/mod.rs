@@ -31,6 +31,7 @@ pub mod subject;
 pub mod tell;
 pub mod trace;
 pub mod verdict;
+pub mod weighed;
 pub mod words;
 pub mod words_of_failure;
 pub mod words_of_reply;

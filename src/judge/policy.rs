@@ -12,6 +12,7 @@ use crate::judge::lists::{List, Pattern};
 use crate::judge::loops::conversation::ConversationLimits;
 use crate::judge::original::Origin;
 use crate::judge::site::Site;
+use crate::judge::subject::SpamScore;
 
 /// Whether decisions are carried out or only recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,6 +144,10 @@ pub struct Policy {
     pub pnone: PnoneMeans,
     /// Sealers whose ARC results are believed.
     pub arc_sealers: HashSet<String>,
+    /// From which spam score of the subject message on responses to it are limited.
+    pub spam_limit: Option<SpamScore>,
+    /// From which score on they are suppressed.
+    pub spam_suppress: Option<SpamScore>,
     /// When mail goes round.
     pub loops: LoopLimits,
 }
@@ -152,13 +157,15 @@ impl Policy {
     pub fn in_order(&self) -> String {
         let Policy { site, allow, deny, arc_sealers, .. } = self;
         let mut lines: Vec<String> = vec![format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {} {}",
+            "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {} {}",
             self.mode,
             self.profile,
             self.suppress,
             self.rules,
             self.softfail,
             self.pnone,
+            self.spam_limit,
+            self.spam_suppress,
             self.loops,
             site.networks,
             site.trusted_relays,

@@ -7,12 +7,14 @@
 
 use crate::judge::Case;
 use crate::judge::classify::{Class, DsnAction, Guarded};
+use crate::judge::correlation::{Answered, Subject};
 use crate::judge::decision::{LoopFinding, LoopKind, Reason, Scope, Verdict, VerdictKind};
 use crate::judge::evidence::{Evidence, Gap, Receives};
 use crate::judge::lists::Entry;
 use crate::judge::original::Origin;
 use crate::judge::policy::{Mode, Policy, Profile, Rule, RuleAction};
 use crate::judge::rewritten::{foreign_original, is_unreadable};
+use crate::judge::subject::SpamScore;
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::time::Timestamp;
@@ -37,6 +39,10 @@ pub struct Asked<'a> {
     pub gaps: &'a [Gap],
     /// The loop; `None` where there is none.
     pub loop_finding: Option<&'a LoopFinding>,
+    /// The recorded message it answers; `None` when none was found.
+    pub answered: Option<&'a Answered>,
+    /// The one of the records in question that decided the verdict.
+    pub subject: Option<&'a Subject>,
 }
 
 /// What a rule says.
@@ -67,6 +73,7 @@ const ORDER: &[Station] = &[
     relayed,
     denied,
     subject_not_to_answer,
+    subject_spam,
     allowed,
     table,
 ];
@@ -140,7 +147,8 @@ fn cannot_receive(asked: &Asked<'_>) -> Option<Ruling> {
 ///
 /// Why behind `local`: a postmaster wants the copies of double bounces (Postfix `2bounce`).
 fn null_subject(asked: &Asked<'_>) -> Option<Ruling> {
-    let null = asked.case.original.return_path == Some(ReversePath::Null);
+    let null = asked.case.original.return_path == Some(ReversePath::Null)
+        || asked.subject.is_some_and(|subject| subject.mail_from.is_null());
     let ours = asked.is_response() && !asked.is_relayed();
     (null && ours).then(|| rule("null-subject", RuleAction::Suppress, Reason::NullSubject))
 }
@@ -231,12 +239,30 @@ fn subject_not_to_answer(asked: &Asked<'_>) -> Option<Ruling> {
     if !matches!(asked.case.class, Class::AutoReply | Class::Challenge) {
         return None;
     }
-    let kind = &asked.case.original.kind;
-    if kind.list.is_some() {
+    let kinds = || {
+        let recorded = asked.subject.into_iter().map(|subject| &subject.kind);
+        std::iter::once(&asked.case.original.kind).chain(recorded)
+    };
+    if kinds().any(|kind| kind.list.is_some()) {
         return Some(rule("subject-list", RuleAction::Suppress, Reason::SubjectList));
     }
-    let automatic = kind.automatic.is_some();
+    let automatic = kinds().any(|kind| kind.automatic.is_some());
     automatic.then(|| rule("subject-automatic", RuleAction::Suppress, Reason::SubjectAutomatic))
+}
+
+/// What our spam filter holds for spam is answered less, or not at all: whose address it bears
+/// matters little then.
+fn subject_spam(asked: &Asked<'_>) -> Option<Ruling> {
+    let score = asked.subject?.spam?;
+    let reaches = |threshold: Option<SpamScore>| threshold.is_some_and(|from| score >= from);
+    let proven = asked.verdict.map(Verdict::kind) == Some(VerdictKind::Authenticated);
+    let action = match () {
+        () if reaches(asked.policy.spam_suppress) => RuleAction::Suppress,
+        // Why only then: the table limits all others already, or does more.
+        () if reaches(asked.policy.spam_limit) && proven => RuleAction::Limit,
+        () => return None,
+    };
+    Some(rule("subject-spam", action, Reason::SubjectSpam))
 }
 
 /// The allow list lifts verdict rules and limits; against *failed* only an entry that says so.

@@ -4,6 +4,7 @@
 //! in it is harmless. No rule lives here.
 
 use crate::judge::classify::Class;
+use crate::judge::correlation::Answered;
 use crate::judge::decide::{Settled, limits_of};
 use crate::judge::decision::{
     Action, FailureKind, LoopFinding, LoopKind, ProofKind, Reason, Scope, Verdict,
@@ -56,6 +57,7 @@ pub fn sentence(asked: &Asked<'_>, settled: &Settled) -> String {
         Reason::SubjectAutomatic => {
             format!("It answers a message that was automatic itself, which no {kind} should.")
         }
+        Reason::SubjectSpam => spam_sentence(asked),
         Reason::Report => "Reports are limited, whoever gets them.".to_owned(),
         Reason::ReportOnReport => "It reports on a report.".to_owned(),
         Reason::LimitPair | Reason::LimitRecipient => limit_sentence(asked, settled.reason),
@@ -65,6 +67,12 @@ pub fn sentence(asked: &Asked<'_>, settled: &Settled) -> String {
         Reason::NextHopRefuses => format!("The next hop refuses {to} for good."),
         _ => verdict_sentence(asked, settled, to.as_str()),
     }
+}
+
+fn spam_sentence(asked: &Asked<'_>) -> String {
+    let score = asked.subject.and_then(|subject| subject.spam);
+    let score = score.map(|score| score.to_string()).unwrap_or_default();
+    format!("The message it answers has {score} points of our spam filter.")
 }
 
 fn kind(class: Class) -> &'static str {
@@ -105,6 +113,9 @@ fn verdict_sentence(asked: &Asked<'_>, settled: &Settled, to: &str) -> String {
         }
         Verdict::Unauthenticated => {
             format!("Nothing proves that the message it answers came from {to}, nothing denies it.")
+        }
+        Verdict::Unresolved if asked.answered.is_some_and(Answered::is_pending) => {
+            "The tap is still verifying the message it answers.".to_owned()
         }
         Verdict::Unresolved if settled.action == Action::Defer => {
             format!("DNS of {domain} gives no answer now; the client tries again later.")

@@ -1,5 +1,6 @@
 //! The bounds of what is remembered of inbound mail, as `limits` has those of everything else.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// Records in question for one response: more that came within a minute are alike.
@@ -44,3 +45,33 @@ pub const STORE_QUEUE_MAX: usize = 8192;
 
 /// How long a failed store waits before it tries its file again.
 pub const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// How long a store may take for one message's look-ups.
+pub const RECALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Names looked up for one message with all its recipients.
+pub const LOOK_UPS_MESSAGE_MAX: usize = 512;
+
+/// How long a response waits for the tap to finish with its subject message; then it gets 451.
+pub const PENDING_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How often it asks meanwhile.
+pub const PENDING_ASKED_EVERY: Duration = Duration::from_millis(250);
+
+/// Clients of inbound mail that are watched for being gateways.
+pub const RELAYS_WATCHED_MAX: NonZeroUsize = match NonZeroUsize::new(10_000) {
+    Some(clients) => clients,
+    None => NonZeroUsize::MIN,
+};
+
+/// For how long what was seen of them counts.
+pub const RELAY_WATCHED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// Domains that a gateway's mail fails SPF for, at least.
+pub const RELAY_FAILED_DOMAINS_MIN: usize = 20;
+
+/// Of all domains those that it passes for, in per cent, at most.
+pub const RELAY_PASSED_PERCENT_MAX: usize = 20;
+
+/// Domains that it fails for and whose signatures it passes on, at least: no forger has them.
+pub const RELAY_SIGNED_DOMAINS_MIN: usize = 5;

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::audit::Trail;
 use crate::audit::disk::RealDisk;
@@ -45,9 +45,9 @@ use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{SIGHTINGS, StateDir, StateError, write_new};
 use crate::serve::taps::Taps;
-use crate::store::Store;
 use crate::store::answers::Answers;
-use crate::store::null::Null;
+use crate::store::embedded::OpenError;
+use crate::store::{self, Store};
 use crate::wire::endpoint::{Endpoint, NextHop};
 
 /// Why the daemon cannot start; for the administrator.
@@ -64,6 +64,9 @@ pub enum StartError {
         /// Why.
         fault: AuditError,
     },
+    /// The store.
+    #[error("the store: {0}")]
+    Store(#[from] OpenError),
     /// DNS.
     #[error(transparent)]
     Auth(#[from] AuthError),
@@ -122,6 +125,8 @@ impl Server {
         info!(?recovered, "quarantine opened");
         let inquiry = Arc::new(Inquiry {
             facts: Arc::new(Authenticator::new(&config.auth)?),
+            store: memory(config, &state)?,
+            is_tapped: config.tap.is_on(),
             answers: Answers::new(state.chance()?),
             loops: LoopMemory::new(
                 state.fingerprint_key()?,
@@ -136,10 +141,7 @@ impl Server {
             fingerprint_key: state.fingerprint_key()?,
             policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
         });
-        let store: Arc<dyn Store> = Arc::new(Null);
-        let settings =
-            tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
-        let taps = Taps::bind(config, Tap::new(Arc::clone(&inquiry), store, settings)).await?;
+        let taps = Taps::bind(config, inbound(config, &inquiry)).await?;
         if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
             inquiry.loops.restore(&saved, Clock::System.now());
         }
@@ -248,6 +250,9 @@ impl Server {
         keeping.abort();
         save_sightings(&guard, &state_dir).await;
         guard.relay().close().await;
+        if let Err(fault) = guard.inquiry().store.flush().await {
+            warn!(%fault, "the store could not be flushed");
+        }
         if let Err(fault) = guard.trail().flush().await {
             warn!(%fault, "the audit log could not be flushed");
         }
@@ -327,6 +332,7 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
         ("state_dir", running.state_dir == new.state_dir),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
+        ("store", running.store == new.store),
         ("dns and auth.best_guess", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
         ("loops.fingerprints and loops.window", running.loops == new.loops),
@@ -417,6 +423,7 @@ async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
         tokio::select! {
             _ = tidy.tick() => {
                 guard.relay().tidy().await;
+                forget(&guard).await;
                 let changes = guard.inquiry().loops.changes();
                 if changes != saved {
                     saved = changes;
@@ -457,6 +464,37 @@ async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
         Err(fault) => warn!(%fault, "messages that may go round were not written down"),
+    }
+}
+
+/// The tap, over the store that the guard asks.
+fn inbound(config: &Config, inquiry: &Arc<Inquiry>) -> Arc<Tap> {
+    let settings =
+        tap::Settings { wait: config.tap.wait, spam_field: config.tap.spam_field.clone() };
+    Tap::new(Arc::clone(inquiry), Arc::clone(&inquiry.store), settings)
+}
+
+/// The store that the configuration asks for.
+fn memory(config: &Config, state: &StateDir) -> Result<Arc<dyn Store>, StartError> {
+    let (store, damage) = store::open(&config.store, state.store_keys()?)?;
+    if let Some(damage) = damage {
+        error!(damage, "the store begins anew: what came in before is not known");
+    }
+    Ok(store)
+}
+
+/// Lets go of records that are too old, all of them, a part at a time.
+async fn forget(guard: &Guard) {
+    let store = &guard.inquiry().store;
+    loop {
+        match store.expire(guard.now()).await {
+            Ok(0) => return,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(fault) => {
+                warn!(%fault, "old records of inbound mail could not be let go");
+                return;
+            }
+        }
     }
 }
 

@@ -4,9 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::judge::fingerprint::FingerprintKey;
 use crate::judge::trace::TraceKey;
+use crate::store::embedded::Keys;
+use crate::store::keyed::StoreKey;
 
 /// Why the state directory cannot be used; for the administrator.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +90,14 @@ impl StateDir {
     /// The key of fingerprints.
     pub fn fingerprint_key(&self) -> Result<FingerprintKey, StateError> {
         self.key("fingerprint.key").map(FingerprintKey::new)
+    }
+
+    /// The key of the store, and the one before it, where the administrator moved that to
+    /// `store.key.old`: what was written with it is read until it is taken away.
+    pub fn store_keys(&self) -> Result<Keys, StateError> {
+        let current = Arc::new(StoreKey::new(self.key("store.key")?));
+        let former = key_beside(&self.path, "store.key.old");
+        Ok(Keys { current, former: former.map(|key| Arc::new(StoreKey::new(key))) })
     }
 
     /// 32 bytes of chance that need not survive.

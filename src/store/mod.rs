@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod keyed;
 pub mod memory;
 pub mod null;
+pub mod relays;
 pub mod returns;
 pub mod rows;
 pub mod sightings;
@@ -20,12 +21,19 @@ pub mod table;
 pub mod windows;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::judge::correlation::Recalled;
 use crate::judge::subject::{Inbound, InboundId, LookUp};
 use crate::mail::address::Address;
 use crate::mail::time::Timestamp;
+use crate::store::embedded::{Embedded, Keys, OpenError, Snapshot};
+use crate::store::memory::Memory;
+use crate::store::null::Null;
+use crate::store::relays::Relays;
 
 /// An answer on its way.
 pub type Asking<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -78,6 +86,92 @@ pub struct Health {
     pub lost: u64,
     /// What is wrong now, for the administrator.
     pub trouble: Option<String>,
+}
+
+/// `[store]` of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where records are kept.
+    pub backend: Backend,
+    /// The file of the embedded store.
+    pub path: PathBuf,
+    /// How long they are kept.
+    pub retention: Duration,
+    /// Records at most.
+    pub records_max: usize,
+    /// Bytes of the file, as counted; the file itself may take half as much again.
+    pub bytes_max: u64,
+    /// Bytes of memory.
+    pub memory_max: usize,
+    /// Whether records stand in the file as they are, not sealed.
+    pub plain: bool,
+}
+
+/// Where records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In one file.
+    Embedded,
+    /// In memory.
+    Memory,
+    /// Nowhere.
+    None,
+}
+
+impl Settings {
+    /// The built-in ones, with the file in this directory.
+    pub fn beside(state_dir: &Path) -> Settings {
+        Settings {
+            backend: Backend::Embedded,
+            path: state_dir.join("store.redb"),
+            retention: Duration::from_secs(7 * 86_400),
+            records_max: 5_000_000,
+            bytes_max: 4 << 30,
+            memory_max: 64 << 20,
+            plain: false,
+        }
+    }
+
+    fn memory(&self) -> memory::Settings {
+        let (retention, records_max) = (self.retention, self.records_max);
+        memory::Settings { retention, records_max, bytes_max: self.memory_max }
+    }
+
+    fn embedded(&self) -> embedded::Settings {
+        let bytes_max = usize::try_from(self.bytes_max).unwrap_or(usize::MAX);
+        embedded::Settings {
+            path: self.path.clone(),
+            file: memory::Settings { bytes_max, ..self.memory() },
+            // One half for records, one for pages of the file.
+            memory_bytes_max: self.memory_max / 2,
+            plain: self.plain,
+        }
+    }
+}
+
+/// Opens the store that the settings ask for; the second value says that a damaged file was set
+/// aside. Blocks.
+pub fn open(
+    settings: &Settings,
+    keys: Keys,
+) -> Result<(Arc<dyn Store>, Option<String>), OpenError> {
+    let (store, damage): (Arc<dyn Store>, _) = match settings.backend {
+        Backend::Embedded => {
+            let (store, damage) = Embedded::open(settings.embedded(), keys)?;
+            (Arc::new(store), damage)
+        }
+        Backend::Memory => (Arc::new(Memory::new(settings.memory(), keys.current)), None),
+        Backend::None => (Arc::new(Null), None),
+    };
+    Ok((Arc::new(Relays::new(store)), damage))
+}
+
+/// What another process may read of a running daemon's store; nothing where it keeps no file.
+pub fn beside_daemon(settings: &Settings, keys: Keys) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match settings.backend {
+        Backend::Embedded => Arc::new(Snapshot::open(settings.embedded(), keys)?),
+        Backend::Memory | Backend::None => Arc::new(Null),
+    })
 }
 
 /// Why a store did not do as it was asked. All temporary: what was lost counts as never seen.

@@ -494,6 +494,7 @@ fn with_evidence(mut records: Vec<Record>) -> Vec<Record> {
             first_lap: None,
             last_lap: None,
             rounds: None,
+            answered: None,
         });
     }
     records

@@ -34,11 +34,12 @@ fn read(text: &str) -> Config {
 fn all_of(config: &Config) -> String {
     let Config { notes: _, written: _, policy, .. } = config;
     format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
         config.hostname,
         config.state_dir,
         config.outbound,
         config.relay,
+        config.store,
         config.auth,
         config.loop_site,
         config.audit,

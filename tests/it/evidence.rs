@@ -27,6 +27,7 @@ use replyguard::mail::header::Completeness;
 use replyguard::mail::message::Message;
 use replyguard::mail::time::Timestamp;
 use replyguard::store::answers::{Answers, Reserved};
+use replyguard::store::null::Null;
 
 use crate::dns::{Fault, TestDns, Times};
 
@@ -78,6 +79,8 @@ pub fn desk_with(change: impl FnOnce(&mut Policy, &mut Settings)) -> Desk {
     let then = Timestamp::from_millis(1_600_000_000_000);
     let inquiry = Inquiry {
         facts: Arc::new(Authenticator::new(&settings).unwrap()),
+        store: Arc::new(Null),
+        is_tapped: false,
         answers: Answers::new([1; 32]),
         loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
         clock: Clock::From(then, tokio::time::Instant::now()),

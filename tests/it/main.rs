@@ -44,3 +44,4 @@ mod spf;
 mod store;
 mod storm;
 mod structure;
+mod vacation;

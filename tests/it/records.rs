@@ -41,6 +41,7 @@ pub fn decision(action: Action) -> Decision {
     Decision {
         verdict: (!delivered).then_some(Verdict::Failed { by: FailureKind::Spf }),
         gaps: Vec::new(),
+        subject: None,
         loop_finding: None,
         action,
         would: None,
@@ -76,7 +77,6 @@ pub fn records(number: u64, class: Class, actions: &[Action]) -> Vec<Record> {
         responder: &[],
         origin: None,
         original: None,
-        matched: None,
         evidence: None,
     };
     handled.records(&decisions)

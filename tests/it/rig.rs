@@ -31,6 +31,7 @@ use replyguard::relay::Relay;
 use replyguard::relay::connect::Connect;
 use replyguard::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use replyguard::store::answers::Answers;
+use replyguard::store::null::Null;
 use replyguard::wire::endpoint::Protocol;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{Semaphore, watch};
@@ -141,6 +142,8 @@ impl Rig {
         let (quarantine, _) = Quarantine::open(layer, config.quarantine.clone()).await.unwrap();
         let inquiry = Inquiry {
             facts: Arc::new(ThoughtUp),
+            store: Arc::new(Null),
+            is_tapped: false,
             answers: Answers::new([1; 32]),
             loops: LoopMemory::new(
                 FingerprintKey::new([3; 32]),
