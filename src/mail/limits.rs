@@ -116,6 +116,15 @@ pub const RAW_FIELDS_MAX: usize = 2000;
 /// verified over a copy of the fields it signs.
 pub const DKIM_HEADER_BYTES_MAX: usize = 512 * 1024;
 
+/// Tags of one signature, seal or key record; the standards know some twenty. Each is compared with
+/// all before it.
+pub const DKIM_TAGS_MAX: usize = 64;
+
+/// Canonical bytes that the signatures of one message may keep together until their keys are there:
+/// some mail waits for a place, and a whole header for each of its signatures would add up. Real
+/// ones need a few tens of KiB.
+pub const DKIM_CANONICAL_BYTES_MAX: usize = 1024 * 1024;
+
 /// Names in h= of one signature: over-signing writes some thirty. With the bound above: 200,000
 /// comparisons of a name.
 pub const DKIM_FIELDS_SIGNED_MAX: usize = 100;

@@ -21,7 +21,9 @@ use crate::auth::dns::{Answer, Dns, Kind, Question, Record};
 use crate::judge::evidence::{AuthResult, DkimFinding};
 use crate::mail::address::Domain;
 use crate::mail::author::Author;
-use crate::mail::limits::{DKIM_HEADER_BYTES_MAX, DKIM_KEYS_MAX, DKIM_SIGNATURES_MAX};
+use crate::mail::limits::{
+    DKIM_CANONICAL_BYTES_MAX, DKIM_HEADER_BYTES_MAX, DKIM_KEYS_MAX, DKIM_SIGNATURES_MAX,
+};
 use crate::mail::raw::{RawField, split};
 use crate::mail::time::Timestamp;
 
@@ -82,7 +84,8 @@ impl DkimOutcome {
 /// What all signatures say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DkimReport {
-    /// One for each DKIM-Signature, from the top, at most `limits::DKIM_SIGNATURES_MAX`.
+    /// One for each DKIM-Signature, from the top, at most `limits::DKIM_SIGNATURES_MAX`, and no more
+    /// than fit `limits::DKIM_CANONICAL_BYTES_MAX`.
     pub signatures: Vec<DkimOutcome>,
     /// How many more there were.
     pub signatures_left_out: usize,
@@ -141,12 +144,20 @@ impl Prepared {
             Extent::Header => None,
         });
         let signatures = fields.iter().enumerate().filter(|(_, field)| field.is("DKIM-Signature"));
+        let mut kept = 0;
         for (index, field) in signatures {
             if prepared.candidates.len() == DKIM_SIGNATURES_MAX {
                 prepared.left_out += 1;
                 continue;
             }
-            prepared.candidates.push(candidate(&fields, index, field, &mut hashes, now));
+            let candidate = candidate(&fields, index, field, &mut hashes, now);
+            let bytes = candidate.open.as_ref().map_or(0, |open| open.canonical_header.len());
+            if kept + bytes > DKIM_CANONICAL_BYTES_MAX {
+                prepared.left_out += 1;
+                continue;
+            }
+            kept += bytes;
+            prepared.candidates.push(candidate);
         }
         prepared
     }
@@ -348,5 +359,24 @@ impl<'a> BodyHashes<'a> {
             _ if *hash == signature.body_hash => Ok(BodyState::Covered),
             _ => Ok(BodyState::Other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_its_keys_is_bounded() {
+        let signature = "DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=s; h=from:x-big; \
+                         bh=AAAA; b=AAAA\r\n";
+        let big = format!("X-Big: {}\r\n", "x".repeat(DKIM_CANONICAL_BYTES_MAX / 3));
+        let message = format!("{}{big}From: joe@a.example\r\n\r\nx\r\n", signature.repeat(10));
+        let now = Timestamp::from_millis(0);
+        let report = Prepared::read(message.as_bytes(), Extent::Whole, now).unanswered("late");
+        assert_eq!((report.signatures.len(), report.signatures_left_out), (2, 8));
+        let small = message.replace(&big, "");
+        let report = Prepared::read(small.as_bytes(), Extent::Whole, now).unanswered("late");
+        assert_eq!((report.signatures.len(), report.signatures_left_out), (10, 0));
     }
 }

@@ -14,7 +14,7 @@ use mail_parser::decoders::base64::base64_decode;
 use crate::auth::dkim::canonical::Form;
 use crate::judge::evidence::AuthResult;
 use crate::mail::address::Domain;
-use crate::mail::limits::{DKIM_FIELDS_SIGNED_MAX, DKIM_KEY_BITS_MIN};
+use crate::mail::limits::{DKIM_FIELDS_SIGNED_MAX, DKIM_KEY_BITS_MIN, DKIM_TAGS_MAX};
 use crate::mail::time::Timestamp;
 
 /// A DKIM-Signature that can be verified.
@@ -70,11 +70,12 @@ impl Refusal {
     }
 }
 
-/// The tags in order. `None` for what is no tag list, or has a tag twice (RFC 6376 §3.2).
+/// The tags in order, at most `limits::DKIM_TAGS_MAX`.
 pub struct Tags<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Tags<'a> {
-    /// Reads `name = value ; …` with white space and folds anywhere between.
+    /// Reads `name = value ; …` with white space and folds anywhere between. `None` for what is no
+    /// tag list, has a tag twice (RFC 6376 §3.2) or too many of them.
     pub fn read(text: &'a [u8]) -> Option<Tags<'a>> {
         let text = std::str::from_utf8(text).ok()?.trim_ascii();
         let text = text.strip_suffix(';').unwrap_or(text);
@@ -84,7 +85,8 @@ impl<'a> Tags<'a> {
             let (name, value) = (name.trim_ascii(), value.trim_ascii());
             let right = name.starts_with(|c: char| c.is_ascii_alphabetic())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !right || tags.iter().any(|(known, _)| *known == name) {
+            let too_many = tags.len() == DKIM_TAGS_MAX;
+            if !right || too_many || tags.iter().any(|(known, _)| *known == name) {
                 return None;
             }
             tags.push((name, value));
@@ -320,6 +322,14 @@ mod tests {
             assert_eq!(read(text), None, "{text:?}");
         }
         assert_eq!(Tags::read(b"a=\xff").map(|tags| tags.0.len()), None);
+    }
+
+    #[test]
+    fn a_long_tag_list_is_refused_before_it_costs_time() {
+        let list = |count: usize| (0..count).map(|n| format!("t{n}=x;")).collect::<String>();
+        let read = |text: &str| Tags::read(text.as_bytes()).map(|tags| tags.0.len());
+        assert_eq!(read(&list(DKIM_TAGS_MAX)), Some(DKIM_TAGS_MAX));
+        assert_eq!(read(&list(DKIM_TAGS_MAX + 1)), None);
     }
 
     #[test]
