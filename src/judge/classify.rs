@@ -21,7 +21,7 @@ use crate::judge::words_of_failure::{DELAY, GOODS};
 use crate::judge::words_of_reply::{REPLY_LABEL, REPLY_TEMPLATES, REPLY_TEXT};
 use crate::mail::header::Field;
 use crate::mail::limits::{SIGNAL_DETAIL_BYTES_MAX, SIGNALS_MAX};
-use crate::mail::report::{Content, Dsn, Feedback, Place};
+use crate::mail::report::{Content, Dsn, Feedback, Place, Report};
 use crate::mail::shown::Shown;
 
 /// What kind of message it is.
@@ -199,7 +199,7 @@ fn journal(reading: &Reading<'_>, _: &mut Vec<Signal>) -> Option<Class> {
 /// A report by its form. Before Auto-Submitted: most bounces say `auto-replied` too.
 fn report(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
     let report = reading.report.as_ref()?;
-    if report.place == Place::Inside && is_persons(reading) {
+    if report.place == Place::Inside && is_persons(reading) || is_turned_round(reading, report) {
         return None;
     }
     let (class, id, standard) = match &report.content {
@@ -221,6 +221,20 @@ fn report(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> {
 fn is_persons(reading: &Reading<'_>) -> bool {
     let is_answer = reading.marks.has(Mark::Replied) || reading.is_reply_subject;
     reading.author < Author::Postmaster && (is_answer || reading.sender == Sender::Mailbox)
+}
+
+/// Whether a responder turned a peer's message round in place, report and all.
+///
+/// Why only these contents: no MTA answers when it reports a failure or a receipt. Why no look at
+/// the subject of a complaint: it has that of the message it is about, often with `FW:` before it.
+fn is_turned_round(reading: &Reading<'_>, report: &Report) -> bool {
+    let answers = reading.marks.any(&[Mark::Replied, Mark::Answers]);
+    let is_answer = match report.content {
+        Content::Feedback(_) => answers,
+        Content::Tls => answers || reading.is_reply_subject,
+        Content::Dsn(_) | Content::Mdn(_) | Content::Untyped => false,
+    };
+    is_answer && reading.author < Author::Postmaster
 }
 
 fn feedback_class(feedback: &Feedback) -> (Class, &'static str, &'static str) {
@@ -341,8 +355,12 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
     let failure = Failure::of(reading);
     let names_recipients = reading.marks.has(Mark::Failed);
     let is_bounce = match reading.author {
+        // Why: who carries parcels has such a name, and can't deliver them.
+        Author::Named if is_mailboxs || GOODS.find(reading.own_words()).is_some() => {
+            failure.has_words() && failure.has_form() || names_recipients || is_untyped_report
+        }
         // Exchange signs its journal copies like its reports: a message alone is no report.
-        Author::Daemon => {
+        Author::Daemon | Author::Named => {
             failure.has_words() || failure.has_reply_code || names_recipients || is_untyped_report
         }
         Author::Postmaster if is_mailboxs => {
@@ -397,7 +415,7 @@ fn challenge(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> 
     if marks.has(Mark::Challenge) {
         return Some(Class::Challenge);
     }
-    if marks.any(&[Mark::List, Mark::Bulk]) {
+    if marks.any(&[Mark::List, Mark::Bulk]) || is_unasked(reading) {
         return None;
     }
     let subject = || CHALLENGE.find(&reading.subject_words);
@@ -411,6 +429,12 @@ fn challenge(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> 
     }?;
     signals.push(Signal::new("challenge-text", phrase, ""));
     Some(Class::Challenge)
+}
+
+/// Whether a machine says that it sends this of its own accord: codes to log in, confirmations of
+/// an account. What answers a message names it, or says that it replies.
+fn is_unasked(reading: &Reading<'_>) -> bool {
+    reading.marks.has(Mark::Generated) && !reading.marks.any(&[Mark::Answers, Mark::Replied])
 }
 
 /// Automatic replies that say so in their header.
@@ -467,6 +491,9 @@ fn reply_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Cl
     if let Some(label) = label.filter(|label| is_software_label(reading, label)).or_else(template) {
         signals.push(Signal::new("reply-label", label, ""));
         return Some(Class::AutoReply);
+    }
+    if is_unasked(reading) {
+        return None;
     }
     let subject = || REPLY_TEXT.find(&reading.subject_words);
     let by_machine = marks.any(&[Mark::Generated, Mark::Suppress, Mark::BulkPrecedence]);
@@ -632,6 +659,55 @@ mod tests {
         ] {
             assert_eq!(class_of(path, &format!("{header}\nhello\n")), class, "{header}");
         }
+    }
+
+    #[test]
+    fn what_a_machine_sends_unasked_answers_nothing() {
+        for text in [
+            "Confirm your account: please verify that you are a real person.",
+            "Your code is 123456. This mailbox is not monitored.",
+            "Your request has been received. Reset your password here.",
+        ] {
+            for header in ["Auto-Submitted: auto-generated\n", "Auto-Submitted: auto-notified\n"] {
+                let class = class_of("<>", &format!("{header}Subject: Account\n\n{text}\n"));
+                assert_eq!(class, "notification", "{header}{text}");
+            }
+            let class = class_of("<>", &format!("Subject: Account\n\n{text}\n"));
+            assert_ne!(class, "notification", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_report_that_a_responder_turns_round_is_not_his() {
+        let abuse = report("feedback-report", "Feedback-Type: abuse");
+        let tls = report("tlsrpt", "");
+        let joe = "From: joe@a.test\nSubject: x\n";
+        for body in [&abuse, &tls] {
+            for sign in ["Auto-Submitted: auto-replied\n", "In-Reply-To: <m@b.test>\n"] {
+                assert_eq!(class_of("<>", &format!("{joe}{sign}{body}")), "auto-reply", "{sign}");
+            }
+            let daemon = "From: postmaster@a.test\nReferences: <m@b.test>\n";
+            assert!(class_of("", &format!("{daemon}{body}")).ends_with("report"));
+        }
+        let forwarded = "From: fbl@a.test\nSubject: FW: Earn money\n";
+        assert_eq!(class_of("<>", &format!("{forwarded}{abuse}")), "feedback-report");
+        assert_eq!(class_of("<>", &format!("From: j@a.test\nSubject: Re: x\n{tls}")), "auto-reply");
+    }
+
+    #[test]
+    fn a_carrier_of_parcels_is_no_mail_system() {
+        let carrier = "From: Mail Delivery Services GmbH <info@carrier.example>\n";
+        let parcel = "Subject: Your delivery\n\nYour parcel could not be delivered.\n";
+        assert_eq!(class_of("info@carrier.example", &format!("{carrier}{parcel}")), "personal");
+        assert_eq!(class_of("<>", &format!("{carrier}{parcel}")), "notification");
+        let plain = "Subject: Your delivery\n\nIt could not be delivered.\n";
+        assert_eq!(class_of("info@carrier.example", &format!("{carrier}{plain}")), "personal");
+        // A mail system with an address of its own choice.
+        let system = "From: Mail Delivery System <relay7@a.test>\nSubject: Undelivered Mail\n\n";
+        let refused = "Your message could not be delivered.\n550 5.1.1 no such user\n";
+        assert_eq!(class_of("relay7@a.test", &format!("{system}{refused}")), "dsn.failed");
+        let words = "Your message could not be delivered.\n";
+        assert_eq!(class_of("<>", &format!("{system}{words}")), "dsn.failed");
     }
 
     #[test]

@@ -304,6 +304,8 @@ pub enum Author {
     NoReply,
     /// A role of the mail system that people hold too: postmaster.
     Postmaster,
+    /// A program of the mail system, by nothing but its display name: firms have such names too.
+    Named,
     /// A program of the mail system, or nobody at all (`From: <>`).
     Daemon,
 }
@@ -388,11 +390,11 @@ pub fn author(fields: &Fields<'_>) -> Author {
 fn author_of(local: &str, name: &str) -> Author {
     let local = local.to_ascii_lowercase();
     let name = folded(name, 100);
-    let is_daemon = DAEMONS.contains(&local.as_str())
-        || local.starts_with("microsoftexchange")
-        || DAEMON_NAMES.iter().any(|known| name.starts_with(known));
-    if is_daemon {
+    if DAEMONS.contains(&local.as_str()) || local.starts_with("microsoftexchange") {
         return Author::Daemon;
+    }
+    if DAEMON_NAMES.iter().any(|known| name.starts_with(known)) {
+        return Author::Named;
     }
     let is_postmaster = POSTMASTERS.contains(&local.as_str())
         || FILTERS.iter().any(|word| local.contains(word))
@@ -459,11 +461,11 @@ mod tests {
             "MAILER-DAEMON",
             "<>",
             "MAILER-DAEMON <>",
-            "Mail Delivery System <x@a.test>",
             "MAILER-DAEMON@a.test (Mail Delivery System)",
         ] {
             assert_eq!(author(from), Author::Daemon, "{from}");
         }
+        assert_eq!(author("Mail Delivery System <x@a.test>"), Author::Named);
         let french = "=?utf-8?q?Administrateur_syst=C3=A8me?= <p@a.test>";
         assert_eq!(author(french), Author::Postmaster);
         assert_eq!(author("Postmaster <x@a.test>"), Author::Postmaster);
