@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use crate::judge::alignment::shares_registrable;
 use crate::judge::site::Site;
 use crate::mail::address::Domain;
 use crate::mail::header::Fields;
@@ -212,15 +213,18 @@ fn hop(line: &Received, by: String, index: usize, relay: Option<IpAddr>, site: &
         None => own,
         Some(ip) => Next::SameRelay(ip, by),
     };
+    // Why: what fetches mail writes down whom it fetched it from, and not who brought it there.
+    let unsaid = || Hop::End(relay.map_or(End::Unsaid, |relay| End::BehindRelay { relay }));
+    if line.is_fetched() {
+        return unsaid();
+    }
     let client = match &line.from {
         From::Local => return Hop::On(own_or_same(by, Next::Own)),
         // Dovecot writes `from <own name> by <own name> with LMTP` without an address.
         From::Unsaid { name } if line.is_lmtp() && site.is_own_host(name) => {
             return Hop::On(Next::Own);
         }
-        From::Unsaid { .. } => {
-            return Hop::End(relay.map_or(End::Unsaid, |relay| End::BehindRelay { relay }));
-        }
+        From::Unsaid { .. } => return unsaid(),
         From::Client(client) => client,
     };
     let ip = outermost(client, site);
@@ -271,10 +275,10 @@ fn stopped(border: &Border, next: &Next) -> End {
     }
 }
 
-/// Whether two hosts have the same name, or names under the same domain of two labels or more.
+/// Whether two hosts have the same name, or names under the same registrable domain.
 fn is_same_site(a: &str, b: &str) -> bool {
     let (Some(a), Some(b)) = (Domain::parse(a), Domain::parse(b)) else { return false };
-    a == b || (a.parent() == b.parent() && a.label_count() > 2)
+    a == b || shares_registrable(&a, &b)
 }
 
 /// Addresses of inside networks (RFC 1918, RFC 4193, RFC 6598) and of one host or link.
@@ -468,6 +472,27 @@ mod tests {
             let border = walked(&[line, FORGED]);
             assert_eq!((border.believed, border.end), (1, End::Unsaid), "{line}");
         }
+    }
+
+    #[test]
+    fn who_keeps_fetched_mail_is_not_who_sent_it() {
+        let back = "from localhost (localhost [127.0.0.1]) by mx.ours.test (Postfix) id B";
+        for with in ["POP3 (fetchmail-6.3.26)", "IMAP (fetchmail-6.4)", "POP3-SSL", "imaps"] {
+            let fetched = format!("from pop.isp.example [192.0.2.3] by mx.ours.test with {with}");
+            let border = walked(&[back, &fetched, OUTSIDE]);
+            assert_eq!((border.believed, border.end), (2, End::Unsaid), "{with}");
+        }
+    }
+
+    #[test]
+    fn a_public_suffix_makes_no_site() {
+        let gateway = "from gw.co.uk (gw.co.uk [203.0.113.5]) by mx.ours.test (Postfix) id D";
+        let internal = "from scan (localhost [127.0.0.1]) by gw.co.uk (Filter) id H";
+        let evil = "from bank.test (bank.test [192.0.2.1]) by evil.co.uk (Postfix) id X";
+        let relay = "203.0.113.5".parse().unwrap();
+        assert_eq!(walked(&[gateway, internal, evil]).end, End::BehindRelay { relay });
+        let same = "from x.test (x.test [192.0.2.1]) by mx2.gw.co.uk (Filter) id X";
+        assert_eq!(line_of(&walked(&[gateway, internal, same])), outside(2, "192.0.2.1"));
     }
 
     #[test]

@@ -340,15 +340,43 @@ fn push_id(ids: &mut Vec<String>, text: &str) {
 /// Postfix and Sendmail write that word where the null reverse-path needs a name.
 pub fn reverse_path(value: &str) -> Option<ReversePath> {
     let value = value.trim();
-    let inner = match value.split_once('<') {
-        Some((_, rest)) => rest.split_once('>').map_or(rest, |(inner, _)| inner),
-        None => value,
-    };
-    let inner = inner.trim();
+    if let Some(address) = Address::parse(value) {
+        return Some(ReversePath::Address(address));
+    }
+    // Why: a quoted local part may hold brackets, and a name a single quote.
+    let open = find_unquoted(value, '<').or_else(|| value.find('<'));
+    let rest = open.and_then(|at| value.get(at + 1..)).unwrap_or(value);
+    let end = open.and_then(|_| find_unquoted(rest, '>').or_else(|| rest.find('>')));
+    let inner = end.and_then(|end| rest.get(..end)).unwrap_or(rest).trim();
     if inner.is_empty() || inner.eq_ignore_ascii_case("mailer-daemon") || inner == "null" {
         return Some(ReversePath::Null);
     }
     Address::parse(inner).map(ReversePath::Address)
+}
+
+fn find_unquoted(text: &str, wanted: char) -> Option<usize> {
+    unquoted(text).find(|(_, c)| *c == wanted).map(|(at, _)| at)
+}
+
+/// The characters outside quoted strings, each with where it stands. Inside, a backslash takes the
+/// meaning of the next character (RFC 5322 §3.2.4).
+pub fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.char_indices().filter(move |(_, c)| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match c {
+            _ if was_escaped => false,
+            '\\' if is_quoted => {
+                is_escaped = true;
+                false
+            }
+            '"' => {
+                is_quoted = !is_quoted;
+                false
+            }
+            _ => !is_quoted,
+        }
+    })
 }
 
 /// The first token of a value in lower case: up to `;`, a comment or white space.
@@ -532,6 +560,21 @@ mod tests {
         assert_eq!(joe.to_string(), "joe@a.example");
         assert!(!reverse_path("<MAILER-DAEMON@a.example>").unwrap().is_null());
         assert_eq!(reverse_path("nobody"), None);
+    }
+
+    #[test]
+    fn brackets_in_quotes_end_no_path() {
+        for (value, path) in [
+            ("<\"a>b\"@x.example>", "\"a>b\"@x.example"),
+            ("<\"a\\\">b\"@x.example>", "\"a\\\">b\"@x.example"),
+            ("\"J <j>\" <joe@x.example>", "joe@x.example"),
+            ("\"a<b\"@x.example", "\"a<b\"@x.example"),
+            ("6\" <joe@x.example>", "joe@x.example"),
+            ("<joe@x.example> \"", "joe@x.example"),
+        ] {
+            let found = reverse_path(value).map(|path| path.to_string());
+            assert_eq!(found.as_deref(), Some(path), "{value}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 
 use crate::mail::address::ReversePath;
-use crate::mail::header::reverse_path;
+use crate::mail::header::{reverse_path, unquoted};
 use crate::mail::limits::{
     ADDRESS_BYTES_MAX, COMMENT_DEPTH_MAX, RECEIVED_BYTES_MAX, RECEIVED_WORDS_MAX,
 };
@@ -121,6 +121,15 @@ impl Received {
     pub fn is_lmtp(&self) -> bool {
         let with = self.with.as_deref().unwrap_or_default();
         with.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("lmtp"))
+    }
+
+    /// Whether a program fetched it out of a mailbox elsewhere: fetchmail and getmail write `POP3`,
+    /// `IMAP` and their like.
+    pub fn is_fetched(&self) -> bool {
+        let with = self.with.as_deref().unwrap_or_default();
+        with.get(..4).is_some_and(|start| {
+            start.eq_ignore_ascii_case("pop3") || start.eq_ignore_ascii_case("imap")
+        })
     }
 
     /// Whether this is a line of qmail's own (`(qmail 123 invoked by uid 5)`), which names no
@@ -416,17 +425,10 @@ fn path_length(text: &str) -> usize {
     if !text.starts_with('<') {
         return 0;
     }
-    let mut is_quoted = false;
-    for (at, c) in text.char_indices().skip(1).take(ADDRESS_BYTES_MAX) {
-        match c {
-            '"' => is_quoted = !is_quoted,
-            '>' if !is_quoted => return at + 1,
-            '<' if !is_quoted => return 0,
-            c if c.is_whitespace() && !is_quoted => return 0,
-            _ => {}
-        }
-    }
-    0
+    let bound = text.floor_char_boundary(ADDRESS_BYTES_MAX + 2);
+    let mut outside = unquoted(text.get(..bound).unwrap_or_default()).skip(1);
+    let end = outside.find(|(_, c)| matches!(c, '<' | '>') || c.is_whitespace());
+    end.filter(|(_, c)| *c == '>').map_or(0, |(at, _)| at + 1)
 }
 
 #[cfg(test)]
@@ -530,6 +532,16 @@ mod tests {
         assert_eq!(line.by.as_deref(), Some("ex.test"));
         let path = line.envelope_from.unwrap();
         assert!(path.address().unwrap().domain().unwrap().as_str() == "b.example");
+    }
+
+    #[test]
+    fn a_quoted_quote_ends_no_quotation() {
+        let line = Received::parse(
+            "from [192.0.2.1] (helo=x) by ex.test with esmtp (Exim 4.96) \
+             (envelope-from <\"a\\\") id forged (\"@b.example>) id real; Thu",
+        );
+        assert_eq!(line.id.as_deref(), Some("real"));
+        assert_eq!(line.envelope_from.unwrap().to_string(), "\"a\\\") id forged (\"@b.example");
     }
 
     #[test]
