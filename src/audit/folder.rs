@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -20,7 +21,7 @@ use crate::audit::files::each_block;
 use crate::audit::held::{CampaignKey, HeldId, Part, Slip};
 use crate::audit::quarantine::{OnFull, Settings};
 use crate::judge::classify::{Class, Guarded};
-use crate::mail::limits::{CAMPAIGNS_MAX, SLIP_BYTES_MAX};
+use crate::mail::limits::{CAMPAIGNS_MAX, DROP_FAULTS_MAX, SLIP_BYTES_MAX};
 use crate::mail::time::Timestamp;
 
 /// Permission bits of the files: they are people's mail.
@@ -101,6 +102,11 @@ impl Held {
         }
     }
 
+    /// Bytes on disk of all its files.
+    fn all_bytes(&self) -> u64 {
+        self.bytes.saturating_add(on_disk(self.copies_bytes))
+    }
+
     /// Whether it goes by itself when it is old: what machines answered, never what people wrote.
     pub fn expires(&self) -> bool {
         self.class.is_some_and(|class| class.guarded() != Guarded::No)
@@ -129,8 +135,7 @@ impl Books {
     fn remove(&mut self, id: HeldId) -> Option<Held> {
         self.droppable.remove(&id);
         let held = self.held.remove(&id)?;
-        let bytes = held.bytes.saturating_add(on_disk(held.copies_bytes));
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(held.all_bytes());
         Some(held)
     }
 
@@ -227,10 +232,12 @@ impl Folder {
         Slip::parse(&bytes, id).ok_or_else(|| damaged(what))
     }
 
-    /// Counts `bytes` more and `messages` more, dropping old messages where that is allowed.
+    /// Counts `bytes` more and `messages` more, dropping old messages where `on_full` allows it.
     ///
     /// Must not be called while `changing` is held by the caller.
-    pub fn claim(&self, bytes: u64, messages: usize) -> Result<(), Error> {
+    pub fn claim(&self, bytes: u64, messages: usize, on_full: OnFull) -> Result<(), Error> {
+        let mut after = Bound::Unbounded;
+        let mut faults = Vec::new();
         loop {
             let (claimed, oldest) = self.books(|books| {
                 let count = books.held.len().saturating_add(books.arriving);
@@ -241,23 +248,45 @@ impl Folder {
                     books.bytes = books.bytes.saturating_add(bytes);
                     books.arriving = books.arriving.saturating_add(messages);
                 }
-                (fits, books.droppable.first().copied())
+                (fits, books.droppable.range((after, Bound::Unbounded)).next().copied())
             });
-            match (claimed, self.settings.on_full, oldest) {
+            let oldest = oldest.filter(|_| faults.len() < DROP_FAULTS_MAX);
+            match (claimed, on_full, oldest) {
                 (true, _, _) => return Ok(()),
                 (false, OnFull::DropOldest, Some(oldest)) => {
+                    after = Bound::Excluded(oldest);
                     match self.take_away(oldest) {
                         Ok(()) => {
                             self.books(|books| books.dropped = books.dropped.saturating_add(1))
                         }
                         // Somebody else took it away meanwhile.
                         Err(Error::NotHeld(_)) => {}
-                        Err(fault) => return Err(fault),
+                        // One that the disk does not let go stops nobody; the next one goes.
+                        Err(fault) => faults.push(fault),
                     }
                 }
-                (false, _, _) => return Err(self.full()),
+                (false, _, _) => {
+                    return Err(faults.into_iter().next().unwrap_or_else(|| self.full()));
+                }
             }
         }
+    }
+
+    /// Whether a message of this size could get room, if all went that may go.
+    pub fn could_take(&self, size_bytes: u64) -> bool {
+        // Its slip takes a block, seldom two.
+        let needed = on_disk(size_bytes).saturating_add(BLOCK_BYTES);
+        self.books(|books| {
+            let mut bytes = books.bytes.saturating_add(needed);
+            let mut droppable = books.droppable.iter();
+            while bytes > self.settings.max_bytes {
+                let Some(oldest) = droppable.next().and_then(|id| books.held.get(id)) else {
+                    return false;
+                };
+                bytes = bytes.saturating_sub(oldest.all_bytes());
+            }
+            true
+        })
     }
 
     /// Gives back what was claimed.
@@ -355,8 +384,7 @@ impl Folder {
         let gone = self.remove_parts(id);
         if gone.is_err() {
             self.books(|books| {
-                let bytes = held.bytes.saturating_add(on_disk(held.copies_bytes));
-                books.bytes = books.bytes.saturating_add(bytes);
+                books.bytes = books.bytes.saturating_add(held.all_bytes());
                 books.insert(id, held);
             });
         }

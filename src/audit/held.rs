@@ -16,6 +16,9 @@ use crate::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipient};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 
+/// The file in the folder that says that it is in use.
+pub const LOCK: &str = "lock";
+
 /// The version of the slip.
 const VERSION: u32 = 1;
 

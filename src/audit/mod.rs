@@ -99,6 +99,15 @@ pub enum Durability {
     Synced,
 }
 
+/// Whose mail goes out while the audit log cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treated {
+    /// As its class says: responses and reports get 451.
+    ByClass,
+    /// It goes as personal mail does: the guard only observes.
+    AsPersonal,
+}
+
 /// The audit log.
 #[derive(Debug)]
 pub struct Trail {
@@ -208,6 +217,17 @@ impl Trail {
     /// temporary: 451 before the next hop has heard of the message. Where records may wait in
     /// memory (see `append`), it is `Ok` even then.
     pub async fn reserve(&self, records: &[Record]) -> Result<Reservation, Error> {
+        self.reserve_as(records, Treated::ByClass).await
+    }
+
+    /// The same, and says whether responses are kept back when there is no room.
+    pub async fn reserve_as(
+        &self,
+        records: &[Record],
+        treated: Treated,
+    ) -> Result<Reservation, Error> {
+        let personal = treated == Treated::AsPersonal
+            && self.settings.on_failure == OnFailure::DeliverPersonal;
         let records = self.for_the_log(records)?;
         let each = records.iter().map(Record::room_bytes);
         let bytes = each.sum::<Result<u64, Error>>()?;
@@ -220,7 +240,9 @@ impl Trail {
         self.writes.push(Job::Reserve { bytes, done });
         match result.await.map_err(|_| Error::Stopped)? {
             Ok(room) => Ok(Reservation(room)),
-            Err(_) if self.may_spill(&records) => Ok(Reservation(self.shared.promise(0))),
+            Err(_) if personal || self.may_spill(&records) => {
+                Ok(Reservation(self.shared.promise(0)))
+            }
             Err(fault) => Err(fault),
         }
     }

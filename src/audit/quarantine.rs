@@ -145,6 +145,10 @@ struct Arrival {
     permits: Arc<Semaphore>,
     id: HeldId,
     claimed_bytes: u64,
+    /// What is done for it when the quarantine is full.
+    on_full: OnFull,
+    /// What it was said to have at most.
+    size_bytes: u64,
     fate: Fate,
 }
 
@@ -191,8 +195,18 @@ impl Quarantine {
 
     /// Begins to hold a message whose bytes are still coming in.
     pub async fn stage(&self, holding: &Holding<'_>) -> Result<Stage, Error> {
+        // Why nothing held goes for one of unknown size: it may never fit.
+        let size_bytes = holding.envelope.mail.parameters.size_bytes();
+        self.begin(holding, self.arrival(holding.id, size_bytes)).await
+    }
+
+    /// The same for a message that will most likely be delivered: nothing held goes for it.
+    pub async fn stage_in_case(&self, holding: &Holding<'_>) -> Result<Stage, Error> {
+        self.begin(holding, self.arrival(holding.id, None)).await
+    }
+
+    async fn begin(&self, holding: &Holding<'_>, arrival: Arrival) -> Result<Stage, Error> {
         let slip = holding.slip();
-        let arrival = self.arrival(holding.id);
         let (arrival, file) = arrival.on_disk(Arrival::begin).await?;
         let waiting = BytesMut::new();
         Ok(Stage { arrival, file, slip, waiting, hasher: blake3::Hasher::new() })
@@ -201,7 +215,8 @@ impl Quarantine {
     /// Holds a whole message at once; durable when it returns.
     pub async fn hold(&self, holding: &Holding<'_>, message: Bytes) -> Result<HeldId, Error> {
         let mut slip = holding.slip();
-        let arrival = self.arrival(holding.id);
+        let size_bytes = u64::try_from(message.len()).ok();
+        let arrival = self.arrival(holding.id, size_bytes);
         let write = move |arrival: &mut Arrival| {
             let mut hasher = blake3::Hasher::new();
             let file = arrival.begin()?;
@@ -336,8 +351,15 @@ impl Quarantine {
         self.folder.books(|books| books.first_of(key).is_some())
     }
 
-    fn arrival(&self, id: HeldId) -> Arrival {
+    /// `size_bytes` is what the message has at most, as far as that is known before.
+    fn arrival(&self, id: HeldId, size_bytes: Option<u64>) -> Arrival {
+        let on_full = match size_bytes {
+            Some(_) => self.folder.settings().on_full,
+            None => OnFull::Defer,
+        };
         Arrival {
+            on_full,
+            size_bytes: size_bytes.unwrap_or_default(),
             folder: Arc::clone(&self.folder),
             names: Arc::clone(&self.names),
             permits: Arc::clone(&self.permits),
@@ -461,7 +483,11 @@ impl Arrival {
 
     /// Makes room and the file.
     fn begin(&mut self) -> Result<Arc<dyn DiskFile>, Error> {
-        self.folder.claim(0, 1)?;
+        // Why: what can never fit must not push others out.
+        if !self.folder.could_take(self.size_bytes) {
+            self.on_full = OnFull::Defer;
+        }
+        self.folder.claim(0, 1, self.on_full)?;
         let file = self.folder.begin(self.id).inspect_err(|_| self.folder.unclaim(0, 1))?;
         self.fate = Fate::Goes;
         Ok(file)
@@ -476,6 +502,9 @@ impl Arrival {
         slip: &mut Slip,
     ) -> Result<(), Error> {
         let size = slip.size.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        if size > self.size_bytes {
+            self.on_full = OnFull::Defer;
+        }
         self.claim_to(on_disk(size))?;
         self.folder.write(self.id, file, bytes)?;
         hasher.update(bytes);
@@ -499,7 +528,7 @@ impl Arrival {
     }
 
     fn claim_to(&mut self, bytes: u64) -> Result<(), Error> {
-        self.folder.claim(bytes.saturating_sub(self.claimed_bytes), 0)?;
+        self.folder.claim(bytes.saturating_sub(self.claimed_bytes), 0, self.on_full)?;
         self.claimed_bytes = self.claimed_bytes.max(bytes);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::audit::disk::{How, Stream};
 use crate::audit::fault::{Error, disk};
 use crate::audit::files::{count_lines, each_block, whole_bytes};
 use crate::audit::folder::{Folder, Held, TORN, on_disk};
-use crate::audit::held::{CopySlip, HeldId, Part, Slip};
+use crate::audit::held::{CopySlip, HeldId, LOCK, Part, Slip};
 use crate::mail::time::Timestamp;
 
 /// What was found at start.
@@ -40,6 +40,7 @@ pub fn recover(folder: &Folder) -> Result<Recovered, Error> {
     let mut found: BTreeMap<HeldId, Parts> = BTreeMap::new();
     let mut recovered = Recovered::default();
     let each = &mut |name: &str, bytes: u64| match Part::of(name) {
+        None if name == LOCK => {}
         None => recovered.stray = recovered.stray.saturating_add(1),
         Some((id, part)) => {
             let parts = found.entry(id).or_default();

@@ -38,7 +38,9 @@ pub const KEYS: &[Key] = &[
     works(
         "mode",
         "\"observe\"",
-        "\"observe\": deliver everything and record what would have happened. \"enforce\": act.",
+        "\"observe\": deliver everything and record what would have happened; with the null sender it \
+         still holds messages with ambiguous line ends, and copies that the next hop refuses while it \
+         takes others. \"enforce\": act.",
     ),
     works(
         "hostname",

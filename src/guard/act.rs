@@ -9,15 +9,17 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use ulid::Ulid;
 
-use crate::audit::Reservation;
 use crate::audit::quarantine::Sealed;
+use crate::audit::{Reservation, Treated};
 use crate::guard::inquiry::InForce;
 use crate::guard::outcome::{Outcome, Words};
 use crate::guard::plan::{Plan, hold_for_line_ends, hold_for_refusal, refuse_for_line_ends};
 use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
 use crate::judge::Case;
-use crate::judge::decision::{Decision, Reason};
+use crate::judge::decide::is_young;
+use crate::judge::decision::{Action, Decision, Reason};
 use crate::judge::evidence::Evidence;
+use crate::judge::policy::Mode;
 use crate::judge::trace::{Arrival, Trace, lines};
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::{Envelope, Recipient};
@@ -198,7 +200,14 @@ impl Job<'_> {
     /// Room for the records of this message, before anybody hears of it.
     async fn reserve(&mut self) -> Result<(), Stop> {
         let records = self.guard.records(&self.acted, self.told);
-        match self.guard.trail().reserve(&records).await {
+        // Why: whoever only observes must not be the reason why a response waits.
+        let delivers = |decision: &Decision| decision.action == Action::Deliver;
+        let observes = self.told.in_force.policy.mode == Mode::Observe;
+        let treated = match observes && self.acted.decisions.iter().all(delivers) {
+            true => Treated::AsPersonal,
+            false => Treated::ByClass,
+        };
+        match self.guard.trail().reserve_as(&records, treated).await {
             Ok(reservation) => {
                 self.acted.reservation = Some(reservation);
                 Ok(())
@@ -281,7 +290,8 @@ impl Job<'_> {
             return Ok(());
         }
         let null = self.acted.envelope.reverse_path().is_null();
-        if let Some((_, later)) = refused.iter().find(|(_, reply)| reply.code() < 500 || !null) {
+        let waits = |reply: &Reply| !null || may_wait(reply, self.told);
+        if let Some((_, later)) = refused.iter().find(|(_, reply)| waits(reply)) {
             return Err(self.refused_for_all(plan, later.clone()));
         }
         for (index, reply) in refused {
@@ -463,6 +473,19 @@ impl Job<'_> {
             ),
             false => Outcome::refusal(refusal),
         }
+    }
+}
+
+/// Whether all recipients of a message may wait until the next hop takes this one too.
+///
+/// Why not for ever: a mailbox that is over quota for days would keep everybody else's copies out
+/// until the client gives up. And what has too many recipients has them at every try.
+fn may_wait(refusal: &Reply, told: &Told<'_>) -> bool {
+    match refusal.code() {
+        421 => true,
+        // RFC 5321 §4.5.3.1.10: too many recipients.
+        452 if refusal.enhanced().as_deref() == Some("4.5.3") => false,
+        code => code < 500 && is_young(told.case.date, told.now),
     }
 }
 

@@ -143,7 +143,8 @@ impl Job<'_> {
                 hold_for_line_ends(decision, LineEnds::Ambiguous);
             }
         }
-        let stage = self.stage(2, indices).await;
+        let recipients = self.of(indices);
+        let stage = self.guard.quarantine().stage_in_case(&self.holding(2, &recipients)).await;
         self.acted.decisions = kept;
         stage
     }

@@ -147,7 +147,9 @@ fn settle(asked: &Asked<'_>, ruling: Ruling, sent_before: Option<SentBefore>) ->
             Some(limit) => settled(Action::Quarantine, limit),
             None => Settled { action: Action::Deliver, counts: true, rule, reason, mode },
         },
-        RuleAction::Defer if reason == Reason::Misrouting || is_young(asked) => {
+        RuleAction::Defer
+            if reason == Reason::Misrouting || is_young(asked.case.date, asked.now) =>
+        {
             settled(Action::Defer, reason)
         }
         RuleAction::Defer => {
@@ -179,13 +181,13 @@ fn suppressed(suppress: Suppress) -> Action {
     }
 }
 
-/// Whether a deferred response may still wait: by its own topmost `Received`, or its Date.
+/// Whether a deferred message may still wait: by its own topmost `Received`, or its Date.
 ///
-/// Why: no memory is needed for it, and a response without a date cannot wait for ever.
-fn is_young(asked: &Asked<'_>) -> bool {
-    let Some(date) = asked.case.date else { return false };
-    let ahead = date > asked.now.plus(CLOCK_SKEW_MAX);
-    !ahead && asked.now.since(date) < DEFER_AGE_MAX
+/// Why: no memory is needed for it, and a message without a date cannot wait for ever.
+pub fn is_young(date: Option<Timestamp>, now: Timestamp) -> bool {
+    let Some(date) = date else { return false };
+    let ahead = date > now.plus(CLOCK_SKEW_MAX);
+    !ahead && now.since(date) < DEFER_AGE_MAX
 }
 
 /// Which limit is used up; `None` when the response may go.

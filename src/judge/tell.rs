@@ -64,7 +64,7 @@ pub fn sentence(asked: &Asked<'_>, settled: &Settled) -> String {
         Reason::BareLineEnd => {
             "It holds line ends that the next hop could read as the end of the message.".to_owned()
         }
-        Reason::NextHopRefuses => format!("The next hop refuses {to} for good."),
+        Reason::NextHopRefuses => format!("The next hop refuses {to}, and not the others."),
         _ => verdict_sentence(asked, settled, to.as_str()),
     }
 }

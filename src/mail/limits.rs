@@ -535,6 +535,10 @@ const _: () = assert!(VERIFICATIONS_MAX * (DMARC_WALK_QUESTIONS_MAX + 1) <= DNS_
 /// How often idle sessions with next hops are looked for.
 pub const TIDY_EVERY: Duration = Duration::from_secs(10);
 
+/// Held messages that the disk does not let go before a full quarantine is taken for full: a disk
+/// that refuses so many refuses all.
+pub const DROP_FAULTS_MAX: usize = 8;
+
 /// How often old held messages are looked for.
 pub const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 

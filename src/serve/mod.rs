@@ -43,7 +43,7 @@ use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{SIGHTINGS, StateDir, StateError, write_new};
+use crate::serve::state::{Locks, SIGHTINGS, StateDir, StateError, write_new};
 use crate::serve::taps::Taps;
 use crate::store::answers::Answers;
 use crate::store::embedded::OpenError;
@@ -100,6 +100,8 @@ pub struct Server {
     admin: Arc<Admin>,
     /// Kept: the lock on the state directory lasts as long as it does.
     _state: StateDir,
+    /// Those on quarantine and log too.
+    _locks: Locks,
 }
 
 /// What all accept loops share.
@@ -116,6 +118,7 @@ impl Server {
     /// Locks the state directory, opens log and quarantine, binds the listeners.
     pub async fn start(config: &Config) -> Result<Server, StartError> {
         let state = StateDir::open(&config.state_dir)?;
+        let locks = Locks::take(&config.quarantine.path, &config.audit.path)?;
         let disk = Arc::new(RealDisk);
         let trail = Trail::open(Arc::<RealDisk>::clone(&disk), config.audit.clone()).await;
         let trail = trail.map_err(|fault| StartError::Audit { what: "audit log", fault })?;
@@ -180,6 +183,7 @@ impl Server {
             pages,
             admin,
             _state: state,
+            _locks: locks,
         })
     }
 
@@ -216,6 +220,7 @@ impl Server {
             pages,
             admin,
             _state,
+            _locks,
         } = self;
         let shared = Arc::new(Shared {
             sessions,

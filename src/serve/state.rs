@@ -1,11 +1,12 @@
 //! The state directory: one process at a time, and the keys that must survive a restart.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::audit::held::LOCK;
 use crate::judge::fingerprint::FingerprintKey;
 use crate::judge::trace::TraceKey;
 use crate::store::embedded::Keys;
@@ -15,10 +16,12 @@ use crate::store::keyed::StoreKey;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Another process has it.
-    #[error("{path} is in use by another replyguard: give each its own `state_dir`")]
+    #[error("{path} is in use by another replyguard: give each its own `{key}`")]
     InUse {
-        /// The directory.
+        /// The directory, or the log.
         path: PathBuf,
+        /// The key that names it.
+        key: &'static str,
     },
     /// The system says no.
     #[error("{path}: {fault} (does the user that runs replyguard own it?)")]
@@ -59,17 +62,8 @@ impl StateDir {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o750);
         builder.create(path).map_err(|error| fault(path, error))?;
-        let lock_path = path.join("lock");
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&lock_path).map_err(|error| fault(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: lock }),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(StateError::InUse { path: path.to_owned() })
-            }
-            Err(std::fs::TryLockError::Error(error)) => Err(fault(&lock_path, error)),
-        }
+        let lock = lock(&path.join(LOCK), path, "state_dir")?;
+        Ok(StateDir { path: path.to_owned(), _lock: lock })
     }
 
     /// The key of our traces, and the one it replaced, if there is one. Guards that share a
@@ -124,6 +118,44 @@ impl StateDir {
     }
 }
 
+/// The quarantine's folder and the log, ours as long as this lives.
+///
+/// Why beside the lock on the state directory: two with directories of their own may still name
+/// one folder or one log.
+#[derive(Debug)]
+pub struct Locks {
+    _quarantine: File,
+    _log: File,
+}
+
+impl Locks {
+    /// Makes the quarantine's folder when there is none, and locks both.
+    pub fn take(quarantine: &Path, log: &Path) -> Result<Locks, StateError> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        let fault = |fault| StateError::Io { path: quarantine.to_owned(), fault };
+        builder.create(quarantine).map_err(fault)?;
+        let mut beside = log.as_os_str().to_owned();
+        beside.push(".lock");
+        Ok(Locks {
+            _quarantine: lock(&quarantine.join(LOCK), quarantine, "quarantine.path")?,
+            _log: lock(Path::new(&beside), log, "audit.path")?,
+        })
+    }
+}
+
+fn lock(file: &Path, path: &Path, key: &'static str) -> Result<File, StateError> {
+    let fault = |fault| StateError::Io { path: file.to_owned(), fault };
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let lock = options.open(file).map_err(fault)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned(), key }),
+        Err(TryLockError::Error(error)) => Err(fault(error)),
+    }
+}
+
 /// A key of a state directory that may be another's; `None` when it cannot be read.
 pub fn key_beside(state_dir: &Path, name: &str) -> Option<[u8; 32]> {
     std::fs::read(state_dir.join(name)).ok()?.try_into().ok()
@@ -166,6 +198,23 @@ mod tests {
         assert_eq!(state.key(TRACE_KEY_BEFORE).unwrap(), first);
         std::fs::write(folder.path().join(TRACE_KEY_BEFORE), b"short").unwrap();
         assert!(matches!(state.trace_key(), Err(StateError::NoKey { .. })));
+    }
+
+    #[test]
+    fn one_process_has_a_quarantine_and_a_log_whatever_their_state_directories() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let first = Locks::take(&at("q"), &at("a.jsonl")).unwrap();
+        for (quarantine, log, key) in
+            [("q", "b.jsonl", "quarantine.path"), ("r", "a.jsonl", "audit.path")]
+        {
+            let fault = Locks::take(&at(quarantine), &at(log)).unwrap_err().to_string();
+            assert!(fault.contains("is in use by another replyguard"), "{fault}");
+            assert!(fault.ends_with(&format!("give each its own `{key}`")), "{fault}");
+        }
+        Locks::take(&at("r"), &at("b.jsonl")).unwrap();
+        drop(first);
+        Locks::take(&at("q"), &at("a.jsonl")).unwrap();
     }
 
     #[test]

@@ -28,6 +28,8 @@ struct State {
     /// Operations that still go well; then all fail. `None` for no end.
     operations_left: Option<u64>,
     faults: Faults,
+    /// A file that cannot be removed.
+    stuck: Option<PathBuf>,
     syncs: u64,
 }
 
@@ -87,6 +89,11 @@ impl ModelDisk {
     /// Sets what goes wrong.
     pub fn set_faults(&self, faults: Faults) {
         self.0.lock().unwrap().faults = faults;
+    }
+
+    /// From now on this file cannot be removed.
+    pub fn stick(&self, path: &Path) {
+        self.0.lock().unwrap().stuck = Some(path.to_owned());
     }
 
     /// Lets so many more operations go well; then the process is as good as dead.
@@ -246,6 +253,9 @@ impl Disk for ModelDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         state.step()?;
+        if state.stuck.as_deref() == Some(path) {
+            return Err(io::Error::other("cannot remove"));
+        }
         let number = state.names.remove(path).ok_or(ErrorKind::NotFound)?;
         let room = state.files[number].room;
         state.free = state.free.map(|free| free + room);

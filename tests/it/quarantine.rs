@@ -272,6 +272,46 @@ async fn a_full_quarantine_says_so_or_drops_what_is_forged() {
 }
 
 #[tokio::test]
+async fn one_file_that_cannot_be_removed_stops_neither_expiry_nor_dropping() {
+    let disk = ModelDisk::default();
+    let settings = Settings {
+        max_bytes: 4 * 2 * 4096,
+        max_age: Duration::from_secs(1000),
+        on_full: OnFull::DropOldest,
+        ..model_settings()
+    };
+    let (quarantine, _) = open(&disk, &settings).await;
+    for number in 1..5 {
+        Letter::new(number).hold(&quarantine).await.unwrap();
+    }
+    disk.stick(&settings.path.join(Part::Message.name(id(1))));
+    Letter::new(5).hold(&quarantine).await.unwrap();
+    assert_eq!(ids(&quarantine).await, [1, 3, 4, 5].map(id));
+    let expired = quarantine.expire(NOW.plus(Duration::from_secs(1001))).await.unwrap();
+    assert_eq!((expired.removed, expired.faults), ([3, 4, 5].map(id).to_vec(), 1));
+    assert!(expired.fault.unwrap().to_string().contains("cannot remove"));
+}
+
+#[tokio::test]
+async fn nothing_held_goes_for_what_is_delivered_or_can_never_fit() {
+    let disk = ModelDisk::default();
+    let on_full = OnFull::DropOldest;
+    let (quarantine, _) =
+        open(&disk, &Settings { max_bytes: 2 * 2 * 4096, on_full, ..model_settings() }).await;
+    Letter::new(1).hold(&quarantine).await.unwrap();
+    Letter::new(2).hold(&quarantine).await.unwrap();
+    let letter = Letter::new(3);
+    let stage = letter.with(async |holding| quarantine.stage_in_case(holding).await).await;
+    assert!(stage.unwrap().write(&letter.message).await.unwrap().seal().await.is_err());
+    let large = Letter { message: Bytes::from(vec![b'x'; 5 * 4096]), ..Letter::new(4) };
+    assert!(matches!(large.hold(&quarantine).await, Err(Error::Full { .. })));
+    assert_eq!(ids(&quarantine).await, [id(1), id(2)]);
+    until(|| quarantine.health().arriving == 0).await;
+    Letter::new(5).hold(&quarantine).await.unwrap();
+    assert_eq!(ids(&quarantine).await, [id(2), id(5)]);
+}
+
+#[tokio::test]
 async fn messages_have_a_bound_too() {
     let disk = ModelDisk::default();
     let (quarantine, _) = open(&disk, &Settings { max_messages: 2, ..model_settings() }).await;

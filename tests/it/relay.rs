@@ -15,7 +15,7 @@ use replyguard::mail::limits::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::disk::ModelDisk;
+use crate::disk::{Faults, ModelDisk};
 use crate::hop::{Act, Fate, Hop, Net, Reach, Stage, USUAL};
 use crate::rig::{Client, Rig, SITE, Said, config, letter};
 
@@ -694,4 +694,48 @@ async fn a_next_hop_that_knows_no_ehlo_is_greeted_with_helo() {
     let said = client.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
     assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
     assert_eq!(hop.lines()[..2], ["EHLO guard.uni.example", "HELO guard.uni.example"]);
+}
+
+/// With the null reverse-path one mailbox that is full for days does not keep the others' copies
+/// out: it may for four hours, by the message's own date; too many recipients may not at all.
+#[tokio::test(start_paused = true)]
+async fn one_recipient_who_cannot_have_it_now_keeps_the_others_waiting_for_a_while_only() {
+    const YOUNG: &str = "Sat, 21 Nov 2026 17:00:00 +0000";
+    const OLD: &str = "Sat, 21 Nov 2026 12:00:00 +0000";
+    for (reply, date, held) in [
+        ("452 4.2.2 mailbox full", YOUNG, false),
+        ("452 4.2.2 mailbox full", OLD, true),
+        ("452 4.5.3 too many recipients", YOUNG, true),
+        ("550 5.1.1 unknown", YOUNG, true),
+    ] {
+        let (hop, _, rig) = one(USUAL).await;
+        hop.order(Stage::Rcpt, "full@", Act::Say(format!("{reply}\r\n")), usize::MAX);
+        let message = [format!("Date: {date}\r\n").into_bytes(), letter("hello")].concat();
+        let to = ["joe@bank.example", "full@bank.example"];
+        let said = rig.client().await.mail("", &to, &message).await;
+        let code = if held { 250 } else { 452 };
+        assert_eq!(said.last().unwrap().code(), code, "{reply} {date}: {said:?}");
+        assert_eq!(hop.taken().len(), usize::from(held), "{reply} {date}");
+        assert_eq!(rig.held().await.len(), usize::from(held), "{reply} {date}");
+        assert_eq!(log(&rig).await.contains("next-hop-refuses"), held, "{reply} {date}");
+    }
+}
+
+/// While only observing, no response waits because the audit log cannot be written.
+#[tokio::test(start_paused = true)]
+async fn whoever_only_observes_delivers_without_the_log_too() {
+    for (mode, code) in [("enforce", 451), ("observe", 250)] {
+        let hop = Hop::smtp(USUAL);
+        let net = Net::of(&[(A, &hop)]);
+        let site = SITE.replace("\"enforce\"", &format!("{mode:?}"));
+        let config = config(&format!("{site}[outbound]\nnext_hop = [{A:?}]\n"), Path::new("/s"));
+        let rig = Rig::new(&config, ModelDisk::default(), Arc::new(net)).await;
+        let mut client = rig.client().await;
+        let reply = |name: &str| [b"Auto-Submitted: auto-replied\r\n", &letter(name)[..]].concat();
+        rig.disk.set_faults(Faults { write: true, ..Faults::default() });
+        let first = client.mail("", &["joe@shop.example"], &reply("first")).await;
+        assert_eq!(first.last().unwrap().code(), 250, "{mode}: {first:?}");
+        let second = client.mail("", &["ann@shop.example"], &reply("second")).await;
+        assert_eq!(second.last().unwrap().code(), code, "{mode}: {second:?}");
+    }
 }
