@@ -154,7 +154,16 @@ pub const KEYS: &[Key] = &[
         "\"xclient\"",
         "How the MTA behind is told the client's address: \"xclient\" (Postfix), \"proxy\" or \"proxy-v2\" (the PROXY protocol; Exim), \"none\".",
     ),
-    later("tap.http.listen", "[]", "Where rspamd posts what it knows."),
+    works(
+        "tap.http.listen",
+        "[]",
+        "Where rspamd's metadata exporter (/rspamd) and others (/inbound) post what they know of inbound mail.",
+    ),
+    works(
+        "tap.http.token_file",
+        "\"\"",
+        "A file with the token that they must show (`Authorization: Bearer`). Without one only this host may be listened to.",
+    ),
     works(
         "local.domains",
         "[]",

@@ -25,6 +25,10 @@ pub struct Tap {
     pub allow_clients: Vec<IpNet>,
     /// Where the milter tap listens.
     pub milter: Vec<Endpoint>,
+    /// Where other programs post what they know.
+    pub http: Vec<Endpoint>,
+    /// The token they must show.
+    pub http_token: Option<String>,
     /// Where the SMTP pass-through tap listens.
     pub smtp: Vec<Endpoint>,
     /// The MTAs behind it, tried in order.
@@ -73,12 +77,7 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
     });
     inner.end(source);
     let (smtp, smtp_next_hops, smtp_tells) = smtp(&mut section, source);
-    let mut inner = section.section(source, "http");
-    let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
-    for endpoint in listen.unwrap_or_default() {
-        source.fault(endpoint.at, "this version has no such tap yet: take the listener out");
-    }
-    inner.end(source);
+    let (http, http_token) = http(&mut section, source);
     section.end(source);
     let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
     let tap = Tap {
@@ -88,12 +87,49 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         spam_field: spam_field.and_then(|written| written.value),
         allow_clients,
         milter: milter.into_iter().flatten().map(|written| written.value).collect(),
+        http,
+        http_token,
         smtp,
         smtp_next_hops,
         smtp_tells,
         authserv_id: authserv_id.and_then(|written| written.value),
     };
     (tap, relays)
+}
+
+fn http(section: &mut Section<'_>, source: &mut Source<'_>) -> (Vec<Endpoint>, Option<String>) {
+    let mut inner = section.section(source, "http");
+    let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
+    let token = inner.value(source, "token_file", |path| {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(path).map_err(|fault| format!("{path}: {fault}"))?;
+        match text.trim() {
+            token if token.len() >= 16 => Ok(Some(token.to_owned())),
+            _ => Err("the token must have 16 characters at least".to_owned()),
+        }
+    });
+    inner.end(source);
+    let token = token.and_then(|written| written.value);
+    let listen = listen.unwrap_or_default();
+    for endpoint in listen.iter().filter(|endpoint| token.is_none() && !is_near(&endpoint.value)) {
+        let what = "whoever reaches this can make us believe anything: set `tap.http.token_file`, \
+                    or listen at 127.0.0.1";
+        source.fault(endpoint.at.clone(), what);
+    }
+    (listen.into_iter().map(|written| written.value).collect(), token)
+}
+
+/// Whether only this host reaches it.
+fn is_near(endpoint: &Endpoint) -> bool {
+    match endpoint {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp { host, .. } => {
+            let ip = host.parse::<std::net::IpAddr>();
+            ip.map_or(host == "localhost", |ip| ip.is_loopback())
+        }
+    }
 }
 
 fn smtp(

@@ -69,7 +69,12 @@ impl Inquiry {
     }
 
     /// What the chain says; `None` when the last sealer is nobody we know.
-    async fn seals(&self, embedded: Bytes, then: Timestamp, policy: &Policy) -> Option<ArcReport> {
+    pub async fn seals(
+        &self,
+        embedded: Bytes,
+        then: Timestamp,
+        policy: &Policy,
+    ) -> Option<ArcReport> {
         let prepared = match embedded.len() <= VERIFIED_INLINE_BYTES_MAX {
             true => Prepared::read(&embedded, then),
             // Why: hashing a large body takes longer than a task may keep its thread from others.

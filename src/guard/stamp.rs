@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::guard::tap::{Results, Taken};
-use crate::judge::evidence::{AuthResult, SpfScope};
+use crate::judge::evidence::{AuthResult, Source, SpfScope};
 use crate::judge::subject::Way;
 use crate::mail::address::Address;
 use crate::mail::authres::AuthResults;
@@ -48,7 +48,7 @@ fn is_of(authserv_id: &str, value: &[u8]) -> bool {
 
 /// The value of the field: one line for each result.
 fn value(authserv_id: &str, results: &Results) -> String {
-    let findings = results.record.findings.first();
+    let findings = results.record.findings.iter().find(|found| found.source == Source::Tap);
     let mut said = Vec::new();
     for spf in findings.iter().flat_map(|findings| &findings.spf) {
         let identity = match spf.scope {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::judge::arrival::{Seen, arrival};
     use crate::judge::evidence::{
-        AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Source, SpfFinding,
+        AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, SpfFinding,
     };
     use crate::judge::site::Site;
     use crate::judge::subject::{InboundId, TapKind};

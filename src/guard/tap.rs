@@ -5,7 +5,7 @@
 //! mail up for a fault of ours, and decides nothing: it only adds what we know.
 //! Errors: none; a fault becomes a `Gap`, a count and a line in the log.
 //! Bounds: `limits::TAP_VERIFICATIONS_MAX` messages at once, each `limits::VERIFICATION_TIME_MAX`.
-//! Standards: RFC 7208, RFC 6376, RFC 9989 §4.4.
+//! Standards: RFC 7208, RFC 6376, RFC 9989 §4.4, RFC 8617.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,9 @@ use crate::judge::evidence::{
     AuthResult, DmarcFinding, DomainFacts, Evaluated, Findings, Gap, GapCause, Source, SpfFinding,
     SpfScope,
 };
-use crate::judge::subject::{Inbound, InboundId, State, Way};
+use crate::judge::findings::{Identities, sealed};
+use crate::judge::posted::{Said, complete};
+use crate::judge::subject::{Inbound, InboundId, SpamScore, State, Way};
 use crate::mail::address::{Address, Domain};
 use crate::mail::author::{Author, AuthorSign};
 use crate::mail::limits::{
@@ -222,6 +224,14 @@ impl Tap {
         Taken { way, is_from_inside, results }
     }
 
+    /// Remembers a message that another program verified.
+    pub async fn take_verified(&self, seen: &Seen, said: &Said, spam: Option<SpamScore>) {
+        Counts::add(&self.counts.seen);
+        let in_force = self.inquiry.in_force();
+        let arrival = arrival(seen, &in_force.policy.site);
+        self.remember(&complete(arrival, &seen.message, said, spam)).await;
+    }
+
     /// Remembers a record that is complete from the start, as others verified it.
     pub async fn remember(&self, record: &Inbound) {
         let failed = match timeout(STORE_DEADLINE, self.store.remember(record)).await {
@@ -258,10 +268,11 @@ impl Tap {
             record.findings = vec![findings(&record, &author, None, None)];
             return Results { record, dmarc: None };
         };
-        let (spf, report, own) = tokio::join!(
+        let (spf, report, own, sealed) = tokio::join!(
             self.spf(&record, spf, deadline),
-            self.signatures(message, kept, deadline),
+            self.signatures(message.clone(), kept, deadline),
             self.facts_of(author_domain(&author), deadline),
+            self.seals(message, kept, &record, author.sign, deadline),
         );
         if kept != Kept::Whole {
             let detail = "not all of it was read: `tap.inspect_max`";
@@ -276,7 +287,8 @@ impl Tap {
         findings.evaluated.dmarc = dmarc.is_some();
         let stands = dmarc.clone().filter(|(_, rests)| may_stand(*rests, &findings));
         findings.dmarc.extend(stands.map(|(dmarc, _)| dmarc));
-        record.findings = std::iter::once(findings).chain(gateways).collect();
+        // Why seals first: SPF of a forwarder's own address fails whom the forwarder saw pass.
+        record.findings = sealed.into_iter().chain([findings]).chain(gateways).collect();
         Results { record: record.within_limits(), dmarc: dmarc.map(|(dmarc, _)| dmarc) }
     }
 
@@ -319,6 +331,34 @@ impl Tap {
             }
         };
         timeout_at(until, self.inquiry.facts.dkim(prepared)).await.ok()
+    }
+
+    /// What forwarders that are believed found out before they passed the message on (RFC 8617).
+    async fn seals(
+        &self,
+        message: Bytes,
+        kept: Kept,
+        record: &Inbound,
+        author_sign: Option<AuthorSign>,
+        until: Instant,
+    ) -> Vec<Findings> {
+        let in_force = self.inquiry.in_force();
+        let policy = &in_force.policy;
+        if policy.arc_sealers.is_empty() || kept != Kept::Whole {
+            return Vec::new();
+        }
+        let asking = self.inquiry.seals(message, record.arrived, policy);
+        let Ok(Some(report)) = timeout_at(until, asking).await else { return Vec::new() };
+        let sets = report.believed(&policy.arc_sealers).iter().filter_map(|set| {
+            let identities = Identities {
+                mail_from: None,
+                from: record.from.clone(),
+                sender: record.sender.clone(),
+                author_sign,
+            };
+            Some(sealed(set.results.as_ref()?, &set.sealer, identities))
+        });
+        sets.collect()
     }
 
     async fn facts_of(

@@ -21,6 +21,7 @@ pub mod lists;
 pub mod loops;
 pub mod original;
 pub mod policy;
+pub mod posted;
 pub mod quote;
 pub mod reading;
 pub mod rewritten;

@@ -174,6 +174,9 @@ pub const MILTER_IDLE_DEADLINE: Duration = Duration::from_secs(7260);
 /// Connections of MTAs to one guard's taps: a process of the MTA has one.
 pub const TAP_SESSIONS_MAX: usize = 5000;
 
+/// Bytes that a program may post of one message: its header and what was found out.
+pub const POSTED_BYTES_MAX: usize = 1024 * 1024;
+
 /// The pause after accepting failed: out of file handles, the next try fails at once as well.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

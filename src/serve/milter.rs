@@ -17,8 +17,9 @@ use tracing::warn;
 use crate::guard::stamp::edits;
 use crate::guard::tap::{Counts, Tap};
 use crate::judge::arrival::Seen;
+use crate::judge::posted::path;
 use crate::judge::subject::TapKind;
-use crate::mail::address::{Address, ReversePath};
+use crate::mail::address::Address;
 use crate::mail::envelope::xtext_decoded;
 use crate::mail::limits::{CONTENT_DEADLINE, MILTER_IDLE_DEADLINE, NETWORK_BUFFER_BYTES};
 use crate::mail::time::Timestamp;
@@ -168,11 +169,6 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         timeout(CONTENT_DEADLINE, writing).await.map_err(|_| Gone::Deadline)?.map_err(Gone::Io)?;
         Ok(())
     }
-}
-
-/// Why what cannot be read is null: nothing can be proven of it, and no answer goes to it.
-fn path(mail_from: &str) -> ReversePath {
-    Address::parse(mail_from).map_or(ReversePath::Null, ReversePath::Address)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod http;
+pub mod import;
 pub mod listen;
 pub mod milter;
 pub mod pass;

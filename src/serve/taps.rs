@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,6 +17,8 @@ use crate::config::Config;
 use crate::guard::tap::{Counts, Tap};
 use crate::mail::limits::{ACCEPT_PAUSE, TAP_SESSIONS_MAX};
 use crate::serve::StartError;
+use crate::serve::http;
+use crate::serve::import::{self, Import};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::milter::{self, Milter};
 use crate::serve::pass::{self, Pass};
@@ -26,6 +29,8 @@ use crate::wire::endpoint::Endpoint;
 /// The taps that are configured.
 pub struct Taps {
     listeners: Vec<(Role, Listener)>,
+    posts: Vec<Listener>,
+    import: Router,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +60,16 @@ impl Taps {
             let listener = listener.map_err(|fault| StartError::listen(endpoint, fault))?;
             listeners.push((role, listener));
         }
+        let mut posts = Vec::new();
+        for endpoint in &config.tap.http {
+            let listener = Listener::bind(endpoint).await;
+            posts.push(listener.map_err(|fault| StartError::listen(endpoint, fault))?);
+        }
+        let import = import::router(Import {
+            tap: Arc::clone(&tap),
+            hostname: config.hostname.clone(),
+            token: config.tap.http_token.clone(),
+        });
         let room = Room::new(config.tap.memory_max);
         let milter = Milter {
             tap: Arc::clone(&tap),
@@ -78,12 +93,13 @@ impl Taps {
             allow_clients: config.tap.allow_clients.clone(),
             sessions: Arc::new(Semaphore::new(TAP_SESSIONS_MAX)),
         };
-        Ok(Taps { listeners, shared: Arc::new(shared) })
+        Ok(Taps { listeners, posts, import, shared: Arc::new(shared) })
     }
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.listeners.iter().map(|(_, listener)| listener.endpoint().clone()).collect()
+        let listeners = self.listeners.iter().map(|(_, listener)| listener);
+        listeners.chain(&self.posts).map(|listener| listener.endpoint().clone()).collect()
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.
@@ -91,6 +107,10 @@ impl Taps {
         let mut accepting = JoinSet::new();
         for (role, listener) in self.listeners {
             accepting.spawn(accept(role, listener, Arc::clone(&self.shared), stopping.clone()));
+        }
+        for listener in self.posts {
+            let serving = http::serve(listener, self.import.clone(), stopping.clone());
+            accepting.spawn(serving);
         }
         while accepting.join_next().await.is_some() {}
         let all = u32::try_from(TAP_SESSIONS_MAX).unwrap_or(u32::MAX);
