@@ -1,6 +1,7 @@
 //! The taps before real servers: inbound mail is seen, verified and remembered.
 
 mod milter;
+mod vacations;
 
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
