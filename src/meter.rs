@@ -122,6 +122,36 @@ metrics! {
     HELD_DROPPED: Gauge "quarantine_dropped",
         "Held messages dropped since the start because the quarantine was full",
         "Raise `quarantine.max_bytes`";
+    STORE_UP: Gauge "store_up",
+        "1 while the memory of inbound mail works, else 0",
+        "0: replies count as unknown; look at the disk of the state directory";
+    STORE_RECORDS: Gauge "store_records",
+        "Records of inbound messages held",
+        "Falls to 0: see the log for a damaged file that was set aside";
+    STORE_BYTES: Gauge "store_bytes",
+        "Bytes that these take, of memory or disk",
+        "Bounded by the settings of `[store]`";
+    STORE_LOST: Gauge "store_lost_records",
+        "Records refused or lost since the start",
+        "Above 0: their answers count as unknown; look at the disk";
+    TAP_SEEN: Gauge "tap_messages",
+        "Inbound messages that the taps saw since the start",
+        "Stands still while mail comes in: the MTA goes on without the tap; look at its log";
+    TAP_LATE: Gauge "tap_late",
+        "Those answered before their verification ended, because it took longer than `tap.wait`",
+        "Rises: look at the resolver";
+    TAP_OVERLOADED: Gauge "tap_overloaded",
+        "Those not verified, because too many were under verification",
+        "Rises: look at the resolver, or a flood comes in";
+    TAP_STORE_FAILED: Gauge "tap_store_failed",
+        "Records that the store did not take",
+        "Look at the disk of the state directory";
+    TAP_FAULTS: Gauge "tap_faults",
+        "Connections to taps that ended for a fault of the other side",
+        "Look at the MTA's log";
+    TAP_REFUSED: Gauge "tap_refused",
+        "Connections to taps that found no place, or are not in `tap.allow_clients`",
+        "Look at the log for who it was";
 }
 
 /// Labels of a counter, in their order.

@@ -111,6 +111,23 @@ fn told(status: &Status, paint: Paint) -> String {
         held.copies,
         mebibytes(held.bytes)
     ));
+    if let Some(tap) = &status.tap {
+        lines.push(format!(
+            "  {:<11} {} messages seen, {} late, {} not verified, {} not remembered",
+            "taps", tap.seen, tap.late, tap.overloaded, tap.store_failed
+        ));
+        let state = match &status.store.trouble {
+            None => paint.paint(Tone::Good, "works"),
+            Some(trouble) => paint.paint(Tone::Held, trouble),
+        };
+        lines.push(format!(
+            "  {:<11} {}, {} records, {:.1} MiB {state}",
+            "store",
+            status.store.backend,
+            status.store.records,
+            mebibytes(status.store.bytes)
+        ));
+    }
     let outcomes = status.outcomes.iter().filter(|outcome| outcome.recipients > 0);
     let outcomes: Vec<String> =
         outcomes.map(|outcome| format!("{} {}", outcome.recipients, outcome.outcome)).collect();
@@ -136,7 +153,8 @@ fn mebibytes(bytes: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::serve::admin::{
-        AuditStatus, InUse, Listening, NextHopStatus, Outcomes, QuarantineStatus,
+        AuditStatus, InUse, Listening, NextHopStatus, Outcomes, QuarantineStatus, StoreStatus,
+        TapStatus,
     };
 
     #[test]
@@ -165,6 +183,21 @@ mod tests {
                 lost: 0,
             },
             quarantine: QuarantineStatus { messages: 2, copies: 998, bytes: 1_600_000, dropped: 0 },
+            tap: Some(TapStatus {
+                seen: 12,
+                late: 1,
+                overloaded: 0,
+                store_failed: 0,
+                faults: 0,
+                refused: 0,
+            }),
+            store: StoreStatus {
+                backend: "embedded".into(),
+                records: 12,
+                bytes: 1 << 20,
+                lost: 0,
+                trouble: None,
+            },
             outcomes: vec![
                 Outcomes { outcome: "relayed".into(), recipients: 7 },
                 Outcomes { outcome: "held".into(), recipients: 1000 },
@@ -180,6 +213,8 @@ replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
   sessions    3 of 10000 clients, 1 of 40 with next hops
   audit log   /a.jsonl written
   quarantine  2 messages, 998 further copies, 1.5 MiB
+  taps        12 messages seen, 1 late, 0 not verified, 0 not remembered
+  store       embedded, 12 records, 1.0 MiB works
   recipients  7 relayed, 1000 held
 ! next hop b:25 does not answer
 ";

@@ -5,6 +5,7 @@
 //! `admin.console`. Nothing of a message or an address stands in any of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,13 +17,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::guard::Guard;
+use crate::guard::tap::Tap;
 use crate::judge::policy::Mode;
 use crate::mail::time::Timestamp;
 use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
     HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, LOOP_ENTRIES, LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED,
-    OUTCOMES, Reading, STARTED,
+    OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST, STORE_RECORDS, STORE_UP, TAP_FAULTS,
+    TAP_LATE, TAP_OVERLOADED, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED,
 };
+
+/// The role of a tap's listener.
+pub const TAP_ROLE: &str = "tap";
 
 /// What the pages are made from.
 pub struct Admin {
@@ -34,6 +40,8 @@ pub struct Admin {
     pub sessions_max: usize,
     /// Where it listens, and what for.
     pub listeners: Vec<Listening>,
+    /// The inbound path.
+    pub tap: Arc<Tap>,
     /// When it started.
     pub started: Timestamp,
 }
@@ -67,6 +75,10 @@ pub struct Status {
     pub audit: AuditStatus,
     /// The quarantine.
     pub quarantine: QuarantineStatus,
+    /// The taps; null when none listens.
+    pub tap: Option<TapStatus>,
+    /// The memory of what came in.
+    pub store: StoreStatus,
     /// Recipients since the start, by what came of the message.
     pub outcomes: Vec<Outcomes>,
 }
@@ -122,6 +134,38 @@ pub struct QuarantineStatus {
     pub bytes: u64,
     /// Messages dropped since the start because it was full.
     pub dropped: u64,
+}
+
+/// What the taps did since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TapStatus {
+    /// Inbound messages seen.
+    pub seen: u64,
+    /// Those answered before their verification ended.
+    pub late: u64,
+    /// Those not verified, because too many were.
+    pub overloaded: u64,
+    /// Records that the store did not take.
+    pub store_failed: u64,
+    /// Connections that ended for a fault of the MTA.
+    pub faults: u64,
+    /// Connections that found no place, or were not allowed.
+    pub refused: u64,
+}
+
+/// The memory of what came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `memory`, `embedded`, `null`.
+    pub backend: String,
+    /// Records held, as far as it knows.
+    pub records: u64,
+    /// Bytes of memory or disk.
+    pub bytes: u64,
+    /// Records refused or lost since the start.
+    pub lost: u64,
+    /// What is wrong now; null when nothing is.
+    pub trouble: Option<String>,
 }
 
 /// How often something came of a message.
@@ -214,10 +258,37 @@ impl Admin {
                 bytes: quarantine.bytes,
                 dropped: quarantine.dropped,
             },
+            tap: self.tap(),
+            store: self.store(),
             outcomes: outcomes.collect(),
         };
         status.troubles = troubles(&status);
         status
+    }
+
+    fn tap(&self) -> Option<TapStatus> {
+        let counts = self.tap.counts();
+        let listens = self.listeners.iter().any(|listener| listener.role == TAP_ROLE);
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        listens.then(|| TapStatus {
+            seen: count(&counts.seen),
+            late: count(&counts.late),
+            overloaded: count(&counts.overloaded),
+            store_failed: count(&counts.store_failed),
+            faults: count(&counts.faults),
+            refused: count(&counts.refused),
+        })
+    }
+
+    fn store(&self) -> StoreStatus {
+        let health = self.guard.inquiry().store.health();
+        StoreStatus {
+            backend: health.backend.to_owned(),
+            records: health.records,
+            bytes: health.bytes,
+            lost: health.lost,
+            trouble: health.trouble,
+        }
     }
 
     fn readings(&self) -> Vec<Reading> {
@@ -240,7 +311,21 @@ impl Admin {
             Reading::new(HELD_COPIES, status.quarantine.copies),
             Reading::new(HELD_BYTES, status.quarantine.bytes),
             Reading::new(HELD_DROPPED, status.quarantine.dropped),
+            Reading::new(STORE_UP, i64::from(status.store.trouble.is_none())),
+            Reading::new(STORE_RECORDS, status.store.records),
+            Reading::new(STORE_BYTES, status.store.bytes),
+            Reading::new(STORE_LOST, status.store.lost),
         ];
+        readings.extend(status.tap.iter().flat_map(|tap| {
+            [
+                Reading::new(TAP_SEEN, tap.seen),
+                Reading::new(TAP_LATE, tap.late),
+                Reading::new(TAP_OVERLOADED, tap.overloaded),
+                Reading::new(TAP_STORE_FAILED, tap.store_failed),
+                Reading::new(TAP_FAULTS, tap.faults),
+                Reading::new(TAP_REFUSED, tap.refused),
+            ]
+        }));
         readings.extend(status.next_hops.into_iter().filter_map(|hop| {
             let up = Reading::new(HOP_UP, i64::from(hop.up?));
             Some(Reading { labels: vec![("hop", hop.name)], ..up })
@@ -264,6 +349,9 @@ fn troubles(status: &Status) -> Vec<String> {
     } else {
         let down = status.next_hops.iter().filter(|hop| down(hop));
         troubles.extend(down.map(|hop| format!("next hop {} does not answer", hop.name)));
+    }
+    if let Some(trouble) = &status.store.trouble {
+        troubles.push(format!("the store of inbound mail fails: {trouble}"));
     }
     if status.quarantine.dropped > 0 {
         let dropped = status.quarantine.dropped;
@@ -293,6 +381,14 @@ mod tests {
                 .to_vec(),
             audit: AuditStatus { path: "/a".into(), trouble: None, waiting_bytes: 0, lost: 0 },
             quarantine: QuarantineStatus { messages: 0, copies: 0, bytes: 0, dropped: 0 },
+            tap: None,
+            store: StoreStatus {
+                backend: "null".into(),
+                records: 0,
+                bytes: 0,
+                lost: 0,
+                trouble: None,
+            },
             outcomes: Vec::new(),
         }
     }
@@ -312,6 +408,7 @@ mod tests {
         full.quarantine.dropped = 2;
         full.audit.lost = 1;
         full.audit.trouble = Some("disk full".into());
-        assert_eq!(troubles(&full).len(), 3);
+        full.store.trouble = Some("disk full".into());
+        assert_eq!(troubles(&full).len(), 4);
     }
 }

@@ -41,7 +41,7 @@ use crate::mail::limits::{
     REFUSALS_MAX, TIDY_EVERY,
 };
 use crate::relay::Relay;
-use crate::serve::admin::{Admin, Listening};
+use crate::serve::admin::{Admin, Listening, TAP_ROLE};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{Locks, SIGHTINGS, StateDir, StateError, write_new};
@@ -145,7 +145,8 @@ impl Server {
             fingerprint_key: state.fingerprint_key()?,
             policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
         });
-        let taps = Taps::bind(config, inbound(config, &inquiry)).await?;
+        let tap = inbound(config, &inquiry);
+        let taps = Taps::bind(config, Arc::clone(&tap)).await?;
         if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
             inquiry.loops.restore(&saved, Clock::System.now());
         }
@@ -168,9 +169,15 @@ impl Server {
             guard: Arc::clone(&guard),
             sessions: Arc::clone(&sessions),
             sessions_max: outbound.sessions_max,
-            listeners: listening("outbound", &listeners)
-                .chain(listening("admin", &pages))
-                .collect(),
+            listeners: [
+                ("outbound", places(&listeners)),
+                (TAP_ROLE, taps.endpoints()),
+                ("admin", places(&pages)),
+            ]
+            .into_iter()
+            .flat_map(|(role, places)| listening(role, places))
+            .collect(),
+            tap,
             started: guard.now(),
         });
         Ok(Server {
@@ -287,15 +294,16 @@ async fn pages(settings: &config::Admin) -> Vec<Listener> {
     pages
 }
 
-fn listening<'l>(
-    role: &'static str,
-    listeners: &'l [Listener],
-) -> impl Iterator<Item = Listening> + 'l {
-    let place = move |listener: &Listener| Listening {
-        endpoint: listener.endpoint().to_string(),
+fn places(listeners: &[Listener]) -> Vec<Endpoint> {
+    listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+}
+
+fn listening(role: &'static str, places: Vec<Endpoint>) -> impl Iterator<Item = Listening> {
+    let place = move |endpoint: Endpoint| Listening {
+        endpoint: endpoint.to_string(),
         role: role.to_owned(),
     };
-    listeners.iter().map(place)
+    places.into_iter().map(place)
 }
 
 /// Stops a server.
