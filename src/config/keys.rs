@@ -12,378 +12,351 @@ pub struct Key {
     pub default: &'static str,
     /// What it is, in which unit, and why; for administrators.
     pub about: &'static str,
-    /// Whether this version does something with it.
-    pub state: State,
 }
 
-/// Whether a key does something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It does.
-    Works,
-    /// It is read and checked; what it sets comes with a later version.
-    Later,
-}
-
-const fn works(key: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { key, default, about, state: State::Works }
-}
-
-const fn later(key: &'static str, default: &'static str, about: &'static str) -> Key {
-    Key { key, default, about, state: State::Later }
+const fn new(key: &'static str, default: &'static str, about: &'static str) -> Key {
+    Key { key, default, about }
 }
 
 /// All keys, in the order of the shipped file.
 pub const KEYS: &[Key] = &[
-    works(
+    new(
         "mode",
         "\"observe\"",
         "\"observe\": deliver everything and record what would have happened; with the null sender it \
          still holds messages with ambiguous line ends, and copies that the next hop refuses while it \
          takes others. \"enforce\": act.",
     ),
-    works(
+    new(
         "hostname",
         "… the system's name",
         "What we call ourselves: in greetings, in our Received line, as `instance` in records.",
     ),
-    works(
+    new(
         "state_dir",
         "… \"$XDG_STATE_HOME/replyguard\" or \"/var/lib/replyguard\"",
         "Where everything that must survive a restart is kept. One daemon at a time.",
     ),
-    works(
+    new(
         "outbound.listen",
         "[\"127.0.0.1:10025\"]",
         "Where MTAs hand in their mail: \"host:port\", \"[::1]:port\" or \"unix:/path\".",
     ),
-    works(
-        "outbound.protocol",
-        "\"smtp\"",
-        "What is spoken there: \"smtp\", or \"lmtp\" (RFC 2033).",
-    ),
-    works(
+    new("outbound.protocol", "\"smtp\"", "What is spoken there: \"smtp\", or \"lmtp\" (RFC 2033)."),
+    new(
         "outbound.allow_clients",
         "[\"127.0.0.0/8\", \"::1\"]",
         "Networks that may speak to us; all others get 554. Never everybody: that is an open relay.",
     ),
-    works(
+    new(
         "outbound.next_hop",
         "[\"127.0.0.1:10026\"]",
         "Where mail goes on to, tried in order. \"lmtp:host:port\" for a next hop that speaks LMTP.",
     ),
-    works(
+    new(
         "outbound.inspect_max",
         "\"256KiB\"",
         "Bytes of a message read before deciding; the rest streams through. More memory for each session.",
     ),
-    works(
+    new(
         "outbound.memory_max",
         "\"256MiB\"",
         "Bytes of messages in memory at once, all sessions together; past it DATA gets 452.",
     ),
-    works("outbound.sessions_max", "10000", "Clients at once; the next one gets 421."),
-    works(
+    new("outbound.sessions_max", "10000", "Clients at once; the next one gets 421."),
+    new(
         "outbound.next_hop_sessions_max",
         "40",
         "Sessions with next hops at once. A stock Postfix has 100 for all its clients.",
     ),
-    works(
+    new(
         "outbound.pass_keywords",
         "[]",
         "Further EHLO keywords of the next hops to pass on, with the parameters of the same name.",
     ),
-    works(
+    new(
         "outbound.bare_line_end",
         "\"pass\"",
         "A bare CR or LF in a message: \"pass\" it byte for byte, or \"refuse\" the message. Where it could end the message it never passes.",
     ),
-    works(
+    new(
         "outbound.drain",
         "\"30s\"",
         "At a stop: how long running transactions may take to finish before they get 421.",
     ),
-    works(
+    new(
         "tap.trusted_relays",
         "[]",
         "Networks of gateways and backup MX: their Received line is believed. Not those of own submission.",
     ),
-    works(
+    new(
         "tap.wait",
         "\"2s\"",
         "How long inbound mail may wait for a verdict; then it goes on, and verification with it.",
     ),
-    works(
+    new(
         "tap.inspect_max",
         "\"25MiB\"",
         "Bytes of a signed inbound message that are read for DKIM; of others only the header is.",
     ),
-    works("tap.memory_max", "\"128MiB\"", "Bytes of such messages in memory at once."),
-    works(
+    new("tap.memory_max", "\"128MiB\"", "Bytes of such messages in memory at once."),
+    new(
         "tap.spam_field",
         "\"\"",
         "The header field of our spam filter's score, such as \"X-Spam-Score\". Only where our border removes foreign ones.",
     ),
-    works(
+    new(
         "tap.allow_clients",
         "[\"127.0.0.0/8\", \"::1\"]",
         "Networks whose MTAs may speak to the taps. What they say is believed.",
     ),
-    works(
+    new(
         "tap.milter.listen",
         "[]",
         "Where the milter tap listens: \"127.0.0.1:10027\" or \"unix:/path\".",
     ),
-    works(
+    new(
         "tap.milter.authserv_id",
         "\"\"",
         "When set: the milter tap writes Authentication-Results under this name, and takes out those of the same name that came along.",
     ),
-    works(
+    new(
         "tap.smtp.listen",
         "[]",
         "Where the SMTP pass-through tap listens, for MTAs without milters: all of inbound SMTP goes through it, without STARTTLS.",
     ),
-    works(
-        "tap.smtp.next_hop",
-        "[]",
-        "The MTA behind it, \"host:port\"; several are tried in order.",
-    ),
-    works(
+    new("tap.smtp.next_hop", "[]", "The MTA behind it, \"host:port\"; several are tried in order."),
+    new(
         "tap.smtp.client",
         "\"xclient\"",
         "How the MTA behind is told the client's address: \"xclient\" (Postfix), \"proxy\" or \"proxy-v2\" (the PROXY protocol; Exim), \"none\".",
     ),
-    works(
+    new(
         "tap.http.listen",
         "[]",
         "Where rspamd's metadata exporter (/rspamd) and others (/inbound) post what they know of inbound mail.",
     ),
-    works(
+    new(
         "tap.http.token_file",
         "\"\"",
         "A file with the token that they must show (`Authorization: Bearer`). Without one only this host may be listened to.",
     ),
-    works(
+    new(
         "local.domains",
         "[]",
         "Our own domains: responses to their mailboxes are not judged. A subdomain counts only if it is named.",
     ),
-    works(
+    new(
         "local.domains_files",
         "[]",
         "Files with one domain a line, or Postfix text maps (first column). Read again on reload.",
     ),
-    works(
+    new(
         "local.none",
         "false",
         "true: this site really has no domains of its own. Without either, \"enforce\" is refused.",
     ),
-    works(
+    new(
         "local.networks",
         "[\"127.0.0.0/8\", \"::1\"]",
         "Networks of own submission: mail from there was written by ours.",
     ),
-    works(
+    new(
         "local.hosts",
         "[]",
         "Names our hosts write after \"by\" in Received. `hostname` always counts.",
     ),
-    works(
+    new(
         "local.authserv_ids",
         "[]",
         "Whose Authentication-Results are ours (the first word of that field).",
     ),
-    works(
+    new(
         "local.authserv_stripped",
         "false",
         "true: our border removes foreign Authentication-Results with these ids. Only then they are believed.",
     ),
-    works(
+    new(
         "local.authserv_below",
         "false",
         "true: our filter writes its line below our Received line, not above it, as OpenDKIM and OpenDMARC do behind Postfix. Believed only directly below the border line, and only where it writes the id in lower case as named here.",
     ),
-    works("dns.servers", "[]", "Whom to ask: \"127.0.0.1:53\". Empty: the system's servers."),
-    works("dns.timeout", "\"5s\"", "How long one question may take, all tries together."),
-    works(
+    new("dns.servers", "[]", "Whom to ask: \"127.0.0.1:53\". Empty: the system's servers."),
+    new("dns.timeout", "\"5s\"", "How long one question may take, all tries together."),
+    new(
         "auth.softfail",
         "\"with-dmarc\"",
         "When an SPF softfail means failed: \"with-dmarc\" (the domain publishes DMARC), \"always\", \"never\".",
     ),
-    works(
+    new(
         "auth.pnone",
         "\"fail\"",
         "Whether a DMARC record with p=none fails what does not pass: \"fail\", or \"neutral\".",
     ),
-    works(
+    new(
         "auth.best_guess",
         "false",
         "true: a domain without SPF is taken to have \"a/24 mx/24\"; a pass of it proves at most the domain, under its own name.",
     ),
-    works(
+    new(
         "auth.arc_sealers",
         "[]",
         "Forwarders and lists whose ARC seal is believed (d= of the seal): what they found out before they passed a message on can prove its sender, and never fails him.",
     ),
-    works(
+    new(
         "policy.profile",
         "\"balanced\"",
         "\"balanced\": hold what failed, limit what is not known. \"strict\": deliver only what is proven.",
     ),
-    works(
+    new(
         "policy.suppress",
         "\"quarantine\"",
         "What suppressing means: \"quarantine\" (250, kept), \"reject\" (550; Exim freezes such mail), \"discard\" (250, record only).",
     ),
-    works(
+    new(
         "policy.spam_limit",
         "\"\"",
         "From how many points of your spam filter on a message is answered only within the limits, proven or not. Empty: never.",
     ),
-    works(
+    new(
         "policy.spam_suppress",
         "\"\"",
         "From how many points on it is not answered at all. Needs a tap that learns the score.",
     ),
-    works(
+    new(
         "policy.rule",
         "… none",
         "Rules before the profile, each a `[[policy.rule]]`; see docs/reference/config.md.",
     ),
-    works(
+    new(
         "lists.allow",
         "[]",
         "Whom to answer whatever is known of him: \"bank.example\", \".bank.example\" (and all below), \"joe@bank.example\"; or tables with `match`, `reason`, `author`, `expires`, `forged`.",
     ),
-    works(
+    new(
         "lists.allow_file",
         "\"\"",
         "The same in a file, an entry a line: PATTERN [expires=DATE] [author=NAME] [forged] [reason].",
     ),
-    works("lists.deny", "[]", "Whom to answer never."),
-    works("lists.deny_file", "\"\"", "The same in a file."),
-    works(
+    new("lists.deny", "[]", "Whom to answer never."),
+    new("lists.deny_file", "\"\"", "The same in a file."),
+    new(
         "loops.site",
         "… hostname and first listener",
         "Whose traces count as ours. The same for parallel guards, different for guards in series.",
     ),
-    works("loops.laps_max", "1", "How often a message may come back; a response may not at all."),
-    works("loops.hops_max_response", "25", "Received lines beyond which a response is held."),
-    works(
+    new("loops.laps_max", "1", "How often a message may come back; a response may not at all."),
+    new("loops.hops_max_response", "25", "Received lines beyond which a response is held."),
+    new(
         "loops.hops_max",
         "60",
         "Received lines beyond which other mail is held, if it also bears our trace.",
     ),
-    works(
+    new(
         "loops.fingerprints",
         "1000000",
         "Entries remembered to find loops without our trace, 120 bytes each; a message takes two for each recipient.",
     ),
-    works("loops.window", "\"24h\"", "How long they are remembered."),
-    works(
+    new("loops.window", "\"24h\"", "How long they are remembered."),
+    new(
         "loops.conversation.pair",
         "\"4/1h\"",
         "Automatic responses of one address of ours to one address.",
     ),
-    works("loops.conversation.pair_day", "\"12/24h\"", "The same, over a day."),
-    works(
+    new("loops.conversation.pair_day", "\"12/24h\"", "The same, over a day."),
+    new(
         "loops.conversation.thread",
         "\"6/24h\"",
         "Automatic responses of one address of ours in one thread, where they answer what answered one of them.",
     ),
-    works(
+    new(
         "loops.conversation.domain",
         "\"60/1h\"",
         "Automatic responses of one address of ours to one domain.",
     ),
-    works(
+    new(
         "loops.conversation.agents",
         "\"60/1h\"",
         "Messages that look like a person's, from one address to another in one thread: more is an alarm.",
     ),
-    works(
+    new(
         "loops.conversation.agents_found",
         "\"alarm\"",
         "What is done then: \"alarm\", or \"hold\".",
     ),
-    works(
+    new(
         "store.backend",
         "\"embedded\"",
         "Where what the taps see is remembered: \"embedded\" (one file), \"memory\" (lost at a restart), \"none\".",
     ),
-    works("store.path", "… \"<state_dir>/store.redb\"", "The file of the embedded store."),
-    works(
+    new("store.path", "… \"<state_dir>/store.redb\"", "The file of the embedded store."),
+    new(
         "store.retention",
         "\"7d\"",
         "How long an inbound message is remembered. Bounces come up to five days late.",
     ),
-    works("store.records_max", "5000000", "Inbound messages remembered; the oldest go first."),
-    works(
+    new("store.records_max", "5000000", "Inbound messages remembered; the oldest go first."),
+    new(
         "store.bytes_max",
         "\"4GiB\"",
         "Bytes of records; the file itself may take half as much again.",
     ),
-    works(
+    new(
         "store.memory_max",
         "\"64MiB\"",
         "Bytes of memory for records; with the embedded store for the last ones, and for pages of its file.",
     ),
-    works(
+    new(
         "store.plain",
         "false",
         "true: records stand in the file readable. Otherwise they are sealed with `<state_dir>/store.key`; to change that, move it to store.key.old for the retention.",
     ),
-    works(
+    new(
         "audit.path",
         "… \"<state_dir>/audit.jsonl\"",
         "The audit log: a JSON line for each recipient.",
     ),
-    works(
+    new(
         "audit.max_bytes",
         "\"4GiB\"",
         "Bytes of the log with its rotated files; the oldest go first.",
     ),
-    works("audit.rotate_bytes", "\"256MiB\"", "Bytes of one file before the next is begun."),
-    works(
+    new("audit.rotate_bytes", "\"256MiB\"", "Bytes of one file before the next is begun."),
+    new(
         "audit.on_failure",
         "\"deliver-personal\"",
         "While the log cannot be written: \"deliver-personal\" (responses get 451, other mail goes out), or \"defer-all\".",
     ),
-    works(
+    new(
         "audit.pseudonymise",
         "false",
         "true: local parts of addresses are replaced by keyed hashes.",
     ),
-    works(
+    new(
         "audit.also",
         "[]",
         "Where records go as well: \"journald\", \"syslog:/dev/log\", \"syslog-udp:host:514\", \"syslog-tcp:host:601\" (RFC 5424).",
     ),
-    works("quarantine.path", "… \"<state_dir>/quarantine\"", "The folder of held messages."),
-    works("quarantine.max_bytes", "\"1GiB\"", "Bytes of held messages on disk."),
-    works(
-        "quarantine.max_messages",
-        "100000",
-        "Held messages; copies of one campaign count as one.",
-    ),
-    works(
+    new("quarantine.path", "… \"<state_dir>/quarantine\"", "The folder of held messages."),
+    new("quarantine.max_bytes", "\"1GiB\"", "Bytes of held messages on disk."),
+    new("quarantine.max_messages", "100000", "Held messages; copies of one campaign count as one."),
+    new(
         "quarantine.max_age",
         "\"14d\"",
         "How long responses are held. Personal mail, list traffic and notifications stay.",
     ),
-    works(
+    new(
         "quarantine.on_full",
         "\"defer\"",
         "When it is full: \"defer\" (451), or \"drop-oldest\" (of those whose verdict is failed).",
     ),
-    works(
+    new(
         "admin.socket",
         "… \"<state_dir>/admin.sock\"",
         "The unix socket of `replyguard status`, for the guard's own user. When it cannot be \
          served the daemon goes on without it.",
     ),
-    works(
+    new(
         "admin.console",
         "\"127.0.0.1:10080\"",
         "Where /metrics, /healthz and /status are served over HTTP, without a password: keep it \

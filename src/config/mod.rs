@@ -23,7 +23,6 @@ use toml::de::DeTable;
 use crate::audit;
 use crate::auth;
 use crate::config::file::{Fault, Section, Source};
-use crate::config::keys::{State, key};
 use crate::config::tap::Tap;
 use crate::judge::lists::Entry;
 use crate::judge::policy::{Mode, Policy};
@@ -179,14 +178,4 @@ fn warning(entry: &Entry) -> Option<String> {
     let pattern = Shown::new(&entry.pattern.to_string());
     let until = entry.expires.filter(|_| entry.forged)?;
     Some(format!("allow: {pattern} lets answers to FORGED senders out until {until}"))
-}
-
-/// Notes for keys that are written and do nothing yet.
-fn notes_of(written: &[(String, String)]) -> Vec<String> {
-    let later = written.iter().filter(|(dotted, text)| {
-        key(dotted).is_some_and(|key| key.state == State::Later && key.default != text)
-    });
-    later
-        .map(|(dotted, _)| format!("`{dotted}` is read, but does nothing in this version"))
-        .collect()
 }

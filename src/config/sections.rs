@@ -20,7 +20,7 @@ use crate::config::words::{
     absolute, action, class, host_name, keyword, loopback, mode, network, pattern, points, sink,
     verdict,
 };
-use crate::config::{Admin, Config, Outbound, World, notes_of};
+use crate::config::{Admin, Config, Outbound, World};
 use crate::judge::lists::{Entry, List};
 use crate::judge::original::Origin;
 use crate::judge::policy::{
@@ -74,8 +74,7 @@ pub fn config(
              say `local.none = true` if this site has none",
         );
     }
-    let mut notes = notes_of(&source.written);
-    notes.extend(blind_spots(&policy, &hostname));
+    let notes = blind_spots(&policy, &hostname);
     let written = source.written.clone();
     Config {
         hostname,

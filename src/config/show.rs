@@ -2,7 +2,7 @@
 //! in force. All three are made from `keys::KEYS`.
 
 use crate::config::Config;
-use crate::config::keys::{KEYS, Key, State};
+use crate::config::keys::{KEYS, Key};
 
 /// The shipped sample: every key at its default, commented out, with its reason.
 pub fn sample() -> String {
@@ -18,7 +18,7 @@ pub fn sample() -> String {
             text.push_str(&format!("\n[{section}]\n"));
             table = section;
         }
-        for line in wrapped(&about(key), 96) {
+        for line in wrapped(key.about, 96) {
             text.push_str(&format!("# {line}\n"));
         }
         text.push_str(&format!("#{name} = {}\n\n", default(key)));
@@ -32,7 +32,7 @@ pub fn reference() -> String {
     let mut text = String::from("| key | default | what it is |\n|---|---|---|\n");
     for key in KEYS {
         let default = key.default.replace('|', "\\|");
-        text.push_str(&format!("| `{}` | `{default}` | {} |\n", key.key, about(key)));
+        text.push_str(&format!("| `{}` | `{default}` | {} |\n", key.key, key.about));
     }
     text
 }
@@ -97,15 +97,6 @@ fn default(key: &Key) -> String {
     match key.default.strip_prefix('…') {
         Some(words) => format!("\"…\"    #{words}"),
         None => key.default.to_owned(),
-    }
-}
-
-fn about(key: &Key) -> String {
-    match key.state {
-        State::Works => key.about.to_owned(),
-        State::Later => {
-            format!("(Not in this version yet: checked, without effect.) {}", key.about)
-        }
     }
 }
 
