@@ -127,24 +127,7 @@ impl Server {
         let (quarantine, recovered) =
             quarantine.map_err(|fault| StartError::Audit { what: "quarantine", fault })?;
         info!(?recovered, "quarantine opened");
-        let inquiry = Arc::new(Inquiry {
-            facts: Arc::new(Authenticator::new(&config.auth)?),
-            store: memory(config, &state)?,
-            is_tapped: config.tap.is_on(),
-            answers: Answers::new(state.chance()?),
-            loops: LoopMemory::new(
-                state.fingerprint_key()?,
-                &config.loop_site,
-                &config.loops,
-                &config.policy.loops.conversation,
-                addresses(&config.relay.next_hops).await,
-            ),
-            clock: Clock::System,
-            loop_site: config.loop_site.clone(),
-            trace_key: state.trace_key()?,
-            fingerprint_key: state.fingerprint_key()?,
-            policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
-        });
+        let inquiry = Arc::new(inquiry(config, &state).await?);
         let tap = inbound(config, &inquiry);
         let taps = Taps::bind(config, Arc::clone(&tap)).await?;
         if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
@@ -479,6 +462,28 @@ async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
         Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
         Err(fault) => warn!(%fault, "messages that may go round were not written down"),
     }
+}
+
+/// What is asked of DNS and of memory, with the policy in force.
+async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartError> {
+    Ok(Inquiry {
+        facts: Arc::new(Authenticator::new(&config.auth)?),
+        store: memory(config, state)?,
+        is_tapped: config.tap.is_on(),
+        answers: Answers::new(state.chance()?),
+        loops: LoopMemory::new(
+            state.fingerprint_key()?,
+            &config.loop_site,
+            &config.loops,
+            &config.policy.loops.conversation,
+            addresses(&config.relay.next_hops).await,
+        ),
+        clock: Clock::System,
+        loop_site: config.loop_site.clone(),
+        trace_key: state.trace_key()?,
+        fingerprint_key: state.fingerprint_key()?,
+        policy: ArcSwap::from_pointee(InForce::new(config.policy.clone())),
+    })
 }
 
 /// The tap, over the store that the guard asks.
