@@ -42,7 +42,7 @@ pub struct Tap {
 impl Tap {
     /// Whether anybody can tell us of inbound mail.
     pub fn is_on(&self) -> bool {
-        !(self.milter.is_empty() && self.smtp.is_empty())
+        !(self.milter.is_empty() && self.smtp.is_empty() && self.http.is_empty())
     }
 }
 

@@ -54,6 +54,14 @@ impl Settings {
             .set("local.authserv_stripped", true)
     }
 
+    /// For tests in which one pair writes so much that it would be a loop.
+    pub fn talkative(self) -> Self {
+        let keys = ["pair", "pair_day", "thread", "domain"];
+        keys.iter().fold(self, |settings, key| {
+            settings.set(&format!("loops.conversation.{key}"), "1000/24h")
+        })
+    }
+
     /// A whole configuration file, as somebody wrote it.
     pub fn file(text: &str) -> Self {
         Self(text.parse().unwrap())
@@ -245,6 +253,7 @@ impl Guard {
         let mut files: Vec<PathBuf> = files
             .filter(|file| file.file_name().to_string_lossy().starts_with(&name))
             .map(|file| file.path())
+            .filter(|file| file.extension().is_none_or(|extension| extension != "lock"))
             .collect();
         files.sort();
         files.push(path);

@@ -55,6 +55,7 @@ fn under_load(disturb: impl Fn(&mut Stage, usize)) -> (Stage, Ledger, String) {
     let (sink, mailboxes) = (Sink::smtp(), mailboxes());
     let guard = Guard::start(
         Settings::before(sink.address())
+            .talkative()
             .set("lists.allow", vec!["far.example"])
             .set("lists.deny", vec!["stranger.example"])
             .set("audit.rotate_bytes", "256KiB"),

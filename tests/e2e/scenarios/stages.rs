@@ -59,6 +59,7 @@ fn message(kind: Kind, size: Size, number: u32) -> Mail {
 fn guard(sink: &Sink) -> Guard {
     Guard::start(
         Settings::before(sink.address())
+            .talkative()
             .set("outbound.inspect_max", "16KiB")
             .set("lists.allow", vec!["friend.example"])
             .set("lists.deny", vec!["victim.example"]),
