@@ -3,32 +3,33 @@
 //! Takes: domains, and what is known of a message's way in. Gives: the values of
 //! `judge::evidence`. Errors: `AuthError` at the start; later, what DNS does not say is a `Gap`
 //! with cause `dns`, never a silent "no" (Law 5).
-//! Bounds: every question has the deadline `dns.timeout`; `limits::VERIFICATIONS_MAX` at once, and
-//! who finds no room in time is told so; the rest stands in `limits`.
+//! Bounds: every question has the deadline `dns.timeout`; `places` says how many ask at once, and
+//! who finds no place in time is told so; the rest stands in `limits`.
 //! Standards: RFC 9989 (DMARC), RFC 7505 (null MX), RFC 8020 (NXDOMAIN).
 
 pub mod arc;
 pub mod dkim;
 pub mod dmarc;
 pub mod dns;
+pub mod places;
 pub mod spf;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::auth::arc::ArcReport;
 use crate::auth::dkim::{DkimReport, Prepared};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record, Trouble};
+use crate::auth::places::Places;
 use crate::auth::spf::{Identity, SpfOutcome};
 use crate::judge::evidence::{
     AuthResult, DmarcFacts, DomainFacts, Gap, GapCause, Known, Receives, SpfScope,
 };
 use crate::mail::address::{Domain, ReversePath};
-use crate::mail::limits::{VERIFICATION_TIME_MAX, VERIFICATIONS_MAX};
+use crate::mail::limits::VERIFICATION_TIME_MAX;
 
 /// `[dns]` of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub enum AuthError {
 pub struct Authenticator {
     dns: Dns,
     best_guess: bool,
-    room: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Authenticator {
@@ -68,19 +69,13 @@ impl Authenticator {
     pub fn new(settings: &Settings) -> Result<Authenticator, AuthError> {
         let dns = Dns::new(&settings.servers, settings.timeout);
         let dns = dns.map_err(|error| AuthError::NoServers(error.to_string()))?;
-        let room = Arc::new(Semaphore::new(VERIFICATIONS_MAX));
-        Ok(Authenticator { dns, best_guess: settings.best_guess, room })
-    }
-
-    /// A place among those that ask at once; `None` when none is free by then.
-    async fn place(&self, deadline: Instant) -> Option<SemaphorePermit<'_>> {
-        timeout_at(deadline, self.room.acquire()).await.ok()?.ok()
+        Ok(Authenticator { dns, best_guess: settings.best_guess, places: Arc::default() })
     }
 
     /// What DNS says of a domain, within `dns.timeout`.
     pub async fn facts(&self, domain: &Domain) -> DomainFacts {
         let deadline = Instant::now() + self.dns.timeout();
-        let Some(_place) = self.place(deadline).await else {
+        let Some(_place) = self.places.take(domain.as_str(), deadline).await else {
             let gap = || Gap::new(GapCause::Dns, &format!("{domain}: {NO_ROOM}"));
             return DomainFacts { dmarc: Err(gap()), receives: Err(gap()) };
         };
@@ -103,7 +98,7 @@ impl Authenticator {
             },
             None => Identity { scope: SpfScope::Helo, local: "", domain: helo },
         };
-        let Some(_place) = self.place(deadline).await else {
+        let Some(_place) = self.places.take(identity.domain, deadline).await else {
             return SpfOutcome::unanswered(&identity, NO_ROOM);
         };
         let outcome = spf::check(&self.dns, client, helo, &identity, deadline).await;
@@ -118,7 +113,7 @@ impl Authenticator {
     /// What the signatures of a message say, once it was made ready.
     pub async fn dkim(&self, prepared: Prepared) -> DkimReport {
         let deadline = Instant::now() + VERIFICATION_TIME_MAX;
-        match self.place(deadline).await {
+        match self.places.take(prepared.first_domain(), deadline).await {
             Some(_place) => prepared.verify(&self.dns, deadline).await,
             None => prepared.unanswered(NO_ROOM),
         }
@@ -175,6 +170,7 @@ mod tests {
     use super::*;
     use crate::auth::dkim::Extent;
     use crate::mail::address::Address;
+    use crate::mail::limits::VERIFICATIONS_OF_ONE_MAX;
     use crate::mail::time::Timestamp;
 
     #[tokio::test(start_paused = true)]
@@ -182,8 +178,11 @@ mod tests {
         let nowhere = "127.0.0.1:9".parse().unwrap();
         let settings = Settings { servers: vec![nowhere], ..Settings::default() };
         let authenticator = Authenticator::new(&settings).unwrap();
-        let all = u32::try_from(VERIFICATIONS_MAX).unwrap();
-        let _taken = authenticator.room.acquire_many(all).await.unwrap();
+        let mut taken = Vec::new();
+        for _ in 0..VERIFICATIONS_OF_ONE_MAX {
+            let soon = Instant::now() + Duration::from_secs(1);
+            taken.push(authenticator.places.take("bank.example", soon).await.unwrap());
+        }
         let facts = authenticator.facts(&Domain::parse("bank.example").unwrap()).await;
         let gap = facts.receives.unwrap_err();
         assert_eq!(gap.cause, GapCause::Dns);

@@ -531,6 +531,13 @@ pub const EVIDENCE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Verifications (facts of a domain, SPF, DKIM) at once. Each asks at most ten questions at a time.
 pub const VERIFICATIONS_MAX: usize = 100;
 
+/// Those for one registrable domain: name servers that answer late must not keep all the others
+/// waiting. A provider's answers are remembered, so ten wait at a time at the most.
+pub const VERIFICATIONS_OF_ONE_MAX: usize = 10;
+
+/// Groups that domains are counted in. Who shares one with a slow domain waits with it.
+pub const VERIFICATION_OWNERS: usize = 256;
+
 const _: () = assert!(VERIFICATIONS_MAX * SPF_MAIL_SERVERS_MAX <= DNS_QUESTIONS_MAX);
 const _: () = assert!(VERIFICATIONS_MAX * DKIM_SIGNATURES_MAX <= DNS_QUESTIONS_MAX);
 const _: () = assert!(VERIFICATIONS_MAX * (DMARC_WALK_QUESTIONS_MAX + 1) <= DNS_QUESTIONS_MAX);

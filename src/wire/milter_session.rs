@@ -306,7 +306,11 @@ impl Transaction {
     fn field_given(&mut self, name: &[u8], value: &[u8], keep_space: bool) {
         if name.trim_ascii_end().eq_ignore_ascii_case(b"authentication-results") {
             self.arrived.auth_results_count = self.arrived.auth_results_count.saturating_add(1);
-            if self.arrived.auth_results.len() < TAP_AUTH_RESULTS_MAX {
+            let kept = &self.arrived.auth_results;
+            let bytes = kept.iter().map(Bytes::len).sum::<usize>().saturating_add(value.len());
+            // Why only the first ones in a row: they are told apart by their place.
+            let in_a_row = usize::try_from(self.arrived.auth_results_count) == Ok(kept.len() + 1);
+            if in_a_row && kept.len() < TAP_AUTH_RESULTS_MAX && bytes <= TAP_HEADER_BYTES_MAX {
                 self.arrived.auth_results.push(Bytes::copy_from_slice(value));
             }
         }

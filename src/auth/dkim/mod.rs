@@ -129,6 +129,12 @@ pub enum BodyState {
 }
 
 impl Prepared {
+    /// The signing domain that is asked first; empty when none is.
+    pub fn first_domain(&self) -> &str {
+        let mut open = self.candidates.iter().filter(|candidate| candidate.open.is_some());
+        open.find_map(|candidate| candidate.outcome.domain.as_ref()).map_or("", Domain::as_str)
+    }
+
     /// Reads the signatures and hashes what they sign. No I/O; the body is hashed at most twice,
     /// so a large message belongs on a thread that may block. `now` is when the message came in:
     /// a signature that was good then has not expired since.
