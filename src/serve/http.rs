@@ -11,10 +11,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tokio::time::timeout;
+use tracing::debug;
 
-use crate::mail::limits::{ACCEPT_PAUSE, HTTP_CLIENTS_MAX, HTTP_CONNECTION_MAX};
+use crate::mail::limits::{HTTP_CLIENTS_MAX, HTTP_CONNECTION_MAX};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::Stopping;
 
@@ -23,24 +23,15 @@ pub async fn serve(listener: Listener, router: Router, mut stopping: watch::Rece
     let places = Arc::new(Semaphore::new(HTTP_CLIENTS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
-        };
+        let Some(peer) = listener.next(&mut stopping).await else { return };
         let router = router.clone();
-        match accepted {
-            Ok(peer) => drop(tokio::spawn(async move {
-                match peer {
-                    Peer::Tcp(stream, _) => talk(stream, router).await,
-                    Peer::Unix(stream) => talk(stream, router).await,
-                }
-                drop(place);
-            })),
-            Err(fault) => {
-                warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
-                sleep(ACCEPT_PAUSE).await;
+        tokio::spawn(async move {
+            match peer {
+                Peer::Tcp(stream, _) => talk(stream, router).await,
+                Peer::Unix(stream) => talk(stream, router).await,
             }
-        }
+            drop(place);
+        });
     }
 }
 

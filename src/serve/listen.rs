@@ -8,9 +8,12 @@ use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
-use crate::mail::limits::QUIT_DEADLINE;
+use crate::mail::limits::{ACCEPT_PAUSE, QUIT_DEADLINE};
+use crate::serve::smtp::Stopping;
 use crate::wire::endpoint::Endpoint;
 
 enum Socket {
@@ -66,8 +69,25 @@ impl Listener {
         &self.endpoint
     }
 
-    /// The next one who connects.
-    pub async fn accept(&self) -> io::Result<Peer> {
+    /// The next one who connects; `None` once the server drains. A fault (no file descriptors
+    /// left) is complained of and waited out.
+    pub async fn next(&self, stopping: &mut watch::Receiver<Stopping>) -> Option<Peer> {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                _ = stopping.wait_for(|stage| *stage != Stopping::No) => return None,
+            };
+            match accepted {
+                Ok(peer) => return Some(peer),
+                Err(fault) => {
+                    warn!(%fault, endpoint = %self.endpoint, "accepting failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Peer> {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
@@ -78,6 +98,11 @@ impl Listener {
             Socket::Unix(listener) => Ok(Peer::Unix(listener.accept().await?.0)),
         }
     }
+}
+
+/// Where they listen, with the ports the system gave where 0 was asked for.
+pub fn endpoints<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<Endpoint> {
+    listeners.into_iter().map(|listener| listener.endpoint.clone()).collect()
 }
 
 /// Removes a socket that nobody listens at any more, and nothing else.

@@ -37,7 +37,7 @@ use crate::guard::inquiry::{InForce, Inquiry};
 use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
 use crate::mail::limits::{
-    ACCEPT_PAUSE, EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE,
+    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE,
     REFUSALS_MAX, TIDY_EVERY,
 };
 use crate::relay::Relay;
@@ -153,9 +153,9 @@ impl Server {
             sessions: Arc::clone(&sessions),
             sessions_max: outbound.sessions_max,
             listeners: [
-                ("outbound", places(&listeners)),
+                ("outbound", listen::endpoints(&listeners)),
                 (TAP_ROLE, taps.endpoints()),
-                ("admin", places(&pages)),
+                ("admin", listen::endpoints(&pages)),
             ]
             .into_iter()
             .flat_map(|(role, places)| listening(role, places))
@@ -180,7 +180,7 @@ impl Server {
 
     /// Where it listens, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.listeners.iter().map(|listener| listener.endpoint().clone()).collect()
+        listen::endpoints(&self.listeners)
     }
 
     /// Where the taps listen.
@@ -277,10 +277,6 @@ async fn pages(settings: &config::Admin) -> Vec<Listener> {
     pages
 }
 
-fn places(listeners: &[Listener]) -> Vec<Endpoint> {
-    listeners.iter().map(|listener| listener.endpoint().clone()).collect()
-}
-
 fn listening(role: &'static str, places: Vec<Endpoint>) -> impl Iterator<Item = Listening> {
     let place = move |endpoint: Endpoint| Listening {
         endpoint: endpoint.to_string(),
@@ -364,25 +360,14 @@ fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
 /// Accepts until the server drains.
 async fn accept(listener: Listener, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
-        };
-        match accepted {
-            Ok(peer) => admit(peer, &shared),
-            Err(fault) => {
-                warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    while let Some(peer) = listener.next(&mut stopping).await {
+        admit(peer, &shared);
     }
 }
 
 fn admit(peer: Peer, shared: &Arc<Shared>) {
     let (front, stopping) = (Arc::clone(&shared.front), shared.stopping.subscribe());
     let allowed = peer.ip().is_none_or(|ip| {
-        let ip = ip.to_canonical();
         shared.outbound.allow_clients.iter().any(|network| network.contains(&ip))
     });
     if !allowed {

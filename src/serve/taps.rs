@@ -15,11 +15,11 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::guard::tap::{Counts, Tap};
-use crate::mail::limits::{ACCEPT_PAUSE, TAP_SESSIONS_MAX};
+use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::serve::StartError;
 use crate::serve::http;
 use crate::serve::import::{self, Import};
-use crate::serve::listen::{Listener, Peer};
+use crate::serve::listen::{Listener, Peer, endpoints};
 use crate::serve::milter::{self, Milter};
 use crate::serve::pass::{self, Pass};
 use crate::serve::room::Room;
@@ -98,8 +98,7 @@ impl Taps {
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        let listeners = self.listeners.iter().map(|(_, listener)| listener);
-        listeners.chain(&self.posts).map(|listener| listener.endpoint().clone()).collect()
+        endpoints(self.listeners.iter().map(|(_, listener)| listener).chain(&self.posts))
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.
@@ -127,18 +126,8 @@ async fn accept(
     mut stopping: watch::Receiver<Stopping>,
 ) {
     info!(endpoint = %listener.endpoint(), ?role, "tap");
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return,
-        };
-        match accepted {
-            Ok(peer) => admit(role, peer, &shared, stopping.clone()),
-            Err(fault) => {
-                warn!(%fault, endpoint = %listener.endpoint(), "accepting failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    while let Some(peer) = listener.next(&mut stopping).await {
+        admit(role, peer, &shared, stopping.clone());
     }
 }
 
