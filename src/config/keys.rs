@@ -364,8 +364,3 @@ pub const KEYS: &[Key] = &[
          goes on without it.",
     ),
 ];
-
-/// The key's entry in the table.
-pub fn key(dotted: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.key == dotted)
-}

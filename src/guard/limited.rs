@@ -15,7 +15,6 @@ use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::{foreign_original, is_srs};
 use crate::judge::site::Site;
-use crate::judge::subject::untagged_mailbox;
 use crate::mail::address::{Address, ForwardPath};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::FAILED_RECIPIENTS_COUNTED_MAX;
@@ -133,7 +132,7 @@ fn counted_as(address: &Address) -> String {
     match is_srs(address.local()) {
         // Why: behind `SRS0+` somebody else's address stands, and no detail.
         true => address.canonical(),
-        false => untagged_mailbox(address).to_lowercase(),
+        false => address.canonical_without_detail(),
     }
 }
 

@@ -15,14 +15,14 @@ pub fn foreign_original(recipient: &Address, site: &Site) -> Option<Address> {
     if !site.is_local(recipient) {
         return None;
     }
-    let original = srs(untagged(recipient.local()))?;
+    let original = srs(without_batv(recipient.local()))?;
     (!site.is_local(&original)).then_some(original)
 }
 
 /// Whether this address of ours has the form of a rewritten one, and what it stands for cannot be
 /// read: our forwarder may still know.
 pub fn is_unreadable(recipient: &Address, site: &Site) -> bool {
-    let local = untagged(recipient.local());
+    let local = without_batv(recipient.local());
     site.is_local(recipient) && is_srs(local) && srs(local).is_none()
 }
 
@@ -34,7 +34,7 @@ pub fn is_srs(local: &str) -> bool {
 }
 
 /// `prvs=TAG=local` → `local` (draft-levine-smtp-batv); anything else as it is.
-fn untagged(local: &str) -> &str {
+fn without_batv(local: &str) -> &str {
     match local.get(..5) {
         Some(tag) if tag.eq_ignore_ascii_case("prvs=") => {
             local.get(5..).and_then(|rest| rest.split_once('=')).map_or(local, |(_, rest)| rest)

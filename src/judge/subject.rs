@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::judge::evidence::{Findings, Gap};
 use crate::judge::original::SubjectKind;
-use crate::mail::address::{Address, Host, ReversePath};
+use crate::mail::address::{Address, ReversePath};
 use crate::mail::limits::{
     INBOUND_FINDINGS_MAX, INBOUND_IDS_MAX, INBOUND_MAILBOXES_MAX, INBOUND_PAIRS_MAX,
     INBOUND_RECIPIENTS_MAX, INBOUND_RESULTS_MAX, INBOUND_TEXT_BYTES_MAX, PENDING_MAX, SIGNALS_MAX,
@@ -121,7 +121,7 @@ pub enum LookUp {
     MessageId(String),
     /// The ENVID.
     EnvelopeId(String),
-    /// A reply target and a recipient, both as `mailbox` gives them.
+    /// A reply target and a recipient, both canonical, the recipient without detail.
     Pair(String, String),
 }
 
@@ -237,8 +237,8 @@ impl Inbound {
 
     /// Whether it went to this mailbox; what stands behind a `+` in it does not matter.
     pub fn went_to(&self, mailbox_of: &Address) -> bool {
-        let wanted = untagged_mailbox(mailbox_of);
-        self.recipients.iter().any(|recipient| untagged_mailbox(recipient) == wanted)
+        let wanted = mailbox_of.canonical_without_detail();
+        self.recipients.iter().any(|recipient| recipient.canonical_without_detail() == wanted)
     }
 
     /// What it is filed under, each once.
@@ -264,7 +264,7 @@ impl Inbound {
 impl LookUp {
     /// The pair of a reply target and one who answers.
     pub fn pair(target: &Address, responder: &Address) -> LookUp {
-        LookUp::Pair(mailbox(target), untagged_mailbox(responder))
+        LookUp::Pair(target.canonical(), responder.canonical_without_detail())
     }
 
     /// The words that a store makes its key of; no two look-ups have the same.
@@ -276,28 +276,6 @@ impl LookUp {
             LookUp::Pair(target, responder) => ["pair", target, responder],
         }
     }
-}
-
-/// The form in which mailboxes are compared: `Address::same_mailbox` as a text.
-pub fn mailbox(address: &Address) -> String {
-    of_local(address.local(), address)
-}
-
-/// The same without what stands behind a `+` in the local part.
-///
-/// Why: a mailbox answers under its own name what was sent to a subaddress of it (RFC 5233 §1).
-pub fn untagged_mailbox(address: &Address) -> String {
-    let local = address.local();
-    let plain = local.split_once('+').map_or(local, |(plain, _)| plain);
-    of_local(if plain.is_empty() { local } else { plain }, address)
-}
-
-fn of_local(local: &str, address: &Address) -> String {
-    let host = match address.host() {
-        Host::Domain(domain) => domain.as_str(),
-        Host::Literal(text) | Host::Odd(text) => text,
-    };
-    format!("{}@{host}", local.to_ascii_lowercase())
 }
 
 fn cut(text: &mut String) {
@@ -359,7 +337,6 @@ mod tests {
         assert!(!record.went_to(&address("anna@uni.example")));
         assert!(record.has_reply_target(&address("bounce@bank.example")));
         assert!(!record.has_reply_target(&address("bounce+x@bank.example")));
-        assert_eq!(untagged_mailbox(&address("+x@uni.example")), "+x@uni.example");
     }
 
     #[test]

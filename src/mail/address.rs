@@ -180,7 +180,19 @@ impl Address {
     /// Why: RFC 5321 §2.4 lets a host tell `Joe` from `joe`, but none in use does, and the
     /// domain is one and the same owner's.
     pub fn canonical(&self) -> String {
-        format!("{}@{}", self.local.to_lowercase(), self.host)
+        self.canonical_of(&self.local)
+    }
+
+    /// The canonical form without what stands behind a `+` in the local part.
+    ///
+    /// Why: a mailbox answers under its own name what was sent to a subaddress of it (RFC 5233 §1).
+    pub fn canonical_without_detail(&self) -> String {
+        let plain = self.local.split_once('+').map_or(self.local.as_str(), |(plain, _)| plain);
+        self.canonical_of(if plain.is_empty() { &self.local } else { plain })
+    }
+
+    fn canonical_of(&self, local: &str) -> String {
+        format!("{}@{}", local.to_lowercase(), self.host)
     }
 
     /// Whether both name one mailbox: their canonical forms are alike.

@@ -37,8 +37,7 @@ use crate::guard::inquiry::{InForce, Inquiry};
 use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
 use crate::mail::limits::{
-    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE,
-    REFUSALS_MAX, TIDY_EVERY,
+    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
 };
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening, TAP_ROLE};
@@ -367,9 +366,9 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
 
 fn admit(peer: Peer, shared: &Arc<Shared>) {
     let (front, stopping) = (Arc::clone(&shared.front), shared.stopping.subscribe());
-    let allowed = peer.ip().is_none_or(|ip| {
-        shared.outbound.allow_clients.iter().any(|network| network.contains(&ip))
-    });
+    let allowed = peer
+        .ip()
+        .is_none_or(|ip| shared.outbound.allow_clients.iter().any(|network| network.contains(&ip)));
     if !allowed {
         warn!(client = ?peer.ip(), "not in `outbound.allow_clients`: 554");
         return refuse(peer, shared, "554 5.7.1 you may not speak to this guard\r\n");

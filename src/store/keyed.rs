@@ -6,7 +6,7 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use crate::judge::subject::{Inbound, LookUp, mailbox, untagged_mailbox};
+use crate::judge::subject::{Inbound, LookUp};
 use crate::mail::address::Address;
 
 /// A name, hashed.
@@ -55,7 +55,7 @@ impl StoreKey {
 
     /// The key of one who answers.
     pub fn responder(&self, responder: &Address) -> Hashed {
-        self.hashed(&["responder", &untagged_mailbox(responder)])
+        self.hashed(&["responder", &responder.canonical_without_detail()])
     }
 
     /// Whom a record is counted under: its client (of IPv6 the /64, which one host has whole), and
@@ -66,7 +66,7 @@ impl StoreKey {
             std::net::IpAddr::V6(ip) => format!("{:x}", u128::from(ip) >> 64),
         });
         let client = client.map(|client| self.hashed(&["client", &client]));
-        let mail_from = record.mail_from.address().map(mailbox).unwrap_or_default();
+        let mail_from = record.mail_from.address().map(Address::canonical).unwrap_or_default();
         let mail_from = self.hashed(&["mail-from", &mail_from]);
         client.into_iter().chain([mail_from]).collect()
     }

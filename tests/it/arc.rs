@@ -15,8 +15,8 @@ use replyguard::mail::time::Timestamp;
 
 use super::dns::{Fault, TestDns, Times};
 use super::evidence::{bounce, desk_with, headers_only};
-use super::spf::{corpus, mail_auth};
-use crate::skipped::without_corpus;
+use super::spf::mail_auth;
+use crate::skipped::{corpus, without_corpus};
 
 /// A day on which nothing here has expired yet.
 const THEN: Timestamp = Timestamp::from_millis(1_600_000_000_000);
@@ -256,7 +256,7 @@ async fn a_chain_has_bounds_and_trouble_is_no_fault_of_it() {
 /// table is printed.
 #[tokio::test]
 async fn chains_of_other_suites_have_their_results() {
-    let folder = corpus().join("auth");
+    let folder = corpus("auth");
     if !folder.join("arc-mail-auth-own").exists() {
         without_corpus(&format!("no {}", folder.display()));
         return;

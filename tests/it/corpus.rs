@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use crate::skipped::without_corpus;
+use crate::skipped::{corpus, is_strict, without_corpus};
 use replyguard::judge::classify::Guarded;
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::site::Site;
@@ -55,22 +54,11 @@ impl Row {
     }
 }
 
-fn folder() -> PathBuf {
-    match std::env::var_os("REPLYGUARD_CORPUS") {
-        Some(folder) => Path::new(&folder).join("messages"),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus/messages"),
-    }
-}
-
 /// The scored messages; none when the corpus is missing.
 pub fn rows() -> Vec<Row> {
-    let folder = folder();
+    let folder = corpus("messages");
     let Ok(index) = fs::read_to_string(folder.join("index.tsv")) else {
-        assert!(
-            !folder.exists() || std::env::var_os("CI").is_none(),
-            "{}: incomplete",
-            folder.display()
-        );
+        assert!(!folder.exists() || !is_strict(), "{}: incomplete", folder.display());
         without_corpus(&format!("no corpus at {}", folder.display()));
         return Vec::new();
     };
@@ -86,7 +74,7 @@ pub fn rows() -> Vec<Row> {
             continue;
         }
         let Ok(bytes) = fs::read(folder.join(path)) else {
-            assert!(std::env::var_os("CI").is_none(), "{path}: missing");
+            assert!(!is_strict(), "{path}: missing");
             without_corpus(path);
             continue;
         };

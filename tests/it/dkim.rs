@@ -16,8 +16,7 @@ use replyguard::judge::evidence::AuthResult;
 use replyguard::mail::time::Timestamp;
 
 use super::dns::{Fault, TestDns, Times};
-use super::spf::corpus;
-use crate::skipped::without_corpus;
+use crate::skipped::{corpus, without_corpus};
 
 /// A day on which nothing here has expired yet.
 const THEN: Timestamp = Timestamp::from_millis(1_600_000_000_000);
@@ -287,7 +286,7 @@ async fn a_signature_that_cannot_be_used_says_why_and_asks_nothing() {
 /// Goal: what mail-auth's own suite verifies is verified here too: real messages of real senders.
 #[tokio::test]
 async fn messages_of_mail_auth_are_verified() {
-    let folder = corpus().join("auth/dkim/mail-auth-own");
+    let folder = corpus("auth/dkim/mail-auth-own");
     let Ok(entries) = fs::read_dir(&folder) else {
         without_corpus(&format!("no {}", folder.display()));
         return;
@@ -317,7 +316,7 @@ async fn messages_of_mail_auth_are_verified() {
 /// is not in the corpus too; it is printed.
 #[tokio::test]
 async fn messages_of_dkimpy_and_mailauth_have_their_results() {
-    let folder = corpus().join("auth");
+    let folder = corpus("auth");
     let Ok(key) = fs::read_to_string(folder.join("dkim/test.txt")) else {
         without_corpus(&format!("no {}", folder.display()));
         return;

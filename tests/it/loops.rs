@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::skipped::without_corpus;
+use crate::skipped::{corpus, without_corpus};
 use replyguard::guard::loops::{Asking, LoopHealth, LoopMemory, Round};
 use replyguard::judge::decision::{LoopFinding, LoopKind};
 use replyguard::judge::fingerprint::FingerprintKey;
@@ -537,14 +537,6 @@ fn a_person_may_send_a_message_on_as_it_is() {
     }
 }
 
-fn corpus(folder: &str) -> Option<std::path::PathBuf> {
-    let root = std::env::var_os("REPLYGUARD_CORPUS").map(std::path::PathBuf::from);
-    let root = root.unwrap_or_else(|| {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus")
-    });
-    Some(root.join(folder)).filter(|folder| folder.is_dir())
-}
-
 fn messages(folder: &std::path::Path) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_owned()];
@@ -565,10 +557,10 @@ fn messages(folder: &std::path::Path) -> Vec<Vec<u8>> {
 /// how many messages that differ it takes for one.
 #[test]
 fn the_whole_corpus_sent_twice() {
-    let Some(folder) = corpus("messages") else {
-        without_corpus("no ../shared/corpus/messages");
-        return;
-    };
+    let folder = corpus("messages");
+    if !folder.is_dir() {
+        return without_corpus(&format!("no {}", folder.display()));
+    }
     let mut guard = Guard::new("guard-1", "here");
     let key = FingerprintKey::new([5; 32]);
     let mut joined = std::collections::BTreeMap::<_, std::collections::BTreeSet<_>>::new();

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
@@ -22,14 +21,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use tokio::time::Instant;
 
 use super::dns::{Fault, TestDns, Times};
-use crate::skipped::without_corpus;
-
-pub fn corpus() -> PathBuf {
-    match std::env::var_os("REPLYGUARD_CORPUS") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"),
-    }
-}
+use crate::skipped::{corpus, without_corpus};
 
 /// One case of the suite.
 struct Case {
@@ -164,7 +156,7 @@ impl Outcome {
 
 /// Asks all cases of the suite; `None` where it is missing.
 pub async fn suite(compared: Compared) -> Option<Vec<Outcome>> {
-    let path = corpus().join("auth/spf/rfc7208-tests.yml");
+    let path = corpus("auth/spf/rfc7208-tests.yml");
     let Ok(suite) = fs::read_to_string(&path) else {
         without_corpus(&format!("no {}", path.display()));
         return None;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{ALICE, FRIEND, NOBODY, SLOW, STRANGER, VICTIM, postfix_host, refuse_nobody};
+use super::{ALICE, FRIEND, NOBODY, SLOW, STRANGER, VICTIM, from_far, postfix_host, refuse_nobody};
 use crate::client::{Client, Mail};
 use crate::dns::{Fault, Times};
 use crate::guard::{Guard, Settings};
@@ -14,12 +14,6 @@ use crate::servers::missing;
 use crate::servers::postfix::Postfix;
 use crate::sink::Sink;
 use crate::wait::until;
-
-/// A letter from outside that is taken and cannot be delivered.
-fn to_nobody(postfix: &Postfix, from: &str, id: &str) {
-    let mut client = Client::from_outside(postfix.border(), "192.0.2.55", "mail.forger.example");
-    client.deliver(&Mail::new(from, &[NOBODY], letter(from, NOBODY, id)));
-}
 
 /// Goal: the stranger whose address was forged gets nothing, and everything of it can be explained.
 /// Method: two forged letters to an unknown user, one that SPF disowns and one that DMARC does; in
@@ -43,7 +37,7 @@ fn a_bounce_to_a_forged_sender_is_held() {
         ("ann@victim.example", "failed-dmarc", "dmarc-fail", "dmarc"),
     ];
     for (from, reason, by, method) in forged {
-        to_nobody(&postfix, from, &format!("spam-{reason}"));
+        from_far(postfix.border(), from, NOBODY, &format!("spam-{reason}"));
 
         let record = guard.wait_for_record(from);
         let event = record["event"].as_str().unwrap();
@@ -104,7 +98,7 @@ fn a_bounce_to_a_genuine_sender_is_delivered() {
     let postfix = Postfix::start(&settings.variant_a(pass.address()));
 
     for (from, by) in [(FRIEND, "spf"), (author, "dkim"), (owner, "dmarc")] {
-        to_nobody(&postfix, from, &format!("typo-{by}"));
+        from_far(postfix.border(), from, NOBODY, &format!("typo-{by}"));
 
         let bounce = sink.wait_for_text(&format!("typo-{by}"));
         assert_eq!((bounce.reverse_path.as_str(), bounce.addresses()), ("", vec![from]));
@@ -187,7 +181,7 @@ fn a_bounce_waits_while_dns_fails() {
     let postfix = Postfix::start(&settings.variant_a(guard.address()));
     guard.dns().fault("_dmarc.stranger.example", None, Fault::ServFail, Times::Always);
 
-    to_nobody(&postfix, STRANGER, "typo");
+    from_far(postfix.border(), STRANGER, NOBODY, "typo");
     let record = guard.wait_for_record(STRANGER);
     let expected = serde_json::json!({
         "verdict": "unresolved", "action": "defer", "reason": "unresolved", "held": null,

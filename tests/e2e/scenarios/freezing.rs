@@ -1,6 +1,8 @@
 //! Exim's bounces; and that Exim never freezes one, which is why the guard says 250.
 
-use super::{ALICE, BOB, FRIEND, GONE, NOBODY, SLOW, VICTIM, exim_host, mailboxes, refuse_nobody};
+use super::{
+    ALICE, BOB, FRIEND, GONE, NOBODY, SLOW, VICTIM, exim_host, from_far, mailboxes, refuse_nobody,
+};
 use crate::client::{Client, Mail};
 use crate::guard::{Guard, Settings};
 use crate::ledger::{Ledger, mark};
@@ -10,11 +12,6 @@ use crate::servers::exim::Exim;
 use crate::servers::missing;
 use crate::sink::Sink;
 use crate::wait::until;
-
-fn forged(exim: &Exim, from: &str, to: &str, id: &str) {
-    let mut client = Client::from_outside(exim.border(), "192.0.2.55", "mail.forger.example");
-    client.deliver(&Mail::new(from, &[to], letter(from, to, id)));
-}
 
 /// Goal: as with Postfix. Method: bounces to a forged sender and to a genuine one.
 #[test]
@@ -28,7 +25,7 @@ fn a_bounce_is_held_or_delivered() {
     let pass = Pass::to(guard.address());
     let exim = Exim::start(&exim_host(pass.address()));
 
-    forged(&exim, VICTIM, NOBODY, "spam");
+    from_far(exim.border(), VICTIM, NOBODY, "spam");
     let record = guard.wait_for_record(VICTIM);
     assert_eq!((&record["class"], &record["reason"]), (&"dsn".into(), &"failed-spf".into()));
     assert_eq!(record["subject_message"]["message_id"], "spam@sender.example");
@@ -38,7 +35,7 @@ fn a_bounce_is_held_or_delivered() {
     assert_eq!(held.recipients(), [VICTIM]);
     assert!(pass.messages().contains(&held.message), "held as it came, byte for byte");
 
-    forged(&exim, FRIEND, NOBODY, "typo");
+    from_far(exim.border(), FRIEND, NOBODY, "typo");
     let bounce = sink.wait_for_text("typo@sender.example");
     assert_eq!((bounce.reverse_path.as_str(), bounce.addresses()), ("", vec![FRIEND]));
     let added = pass.messages().iter().find_map(|before| put_on_top(before, &bounce.message));
@@ -108,9 +105,9 @@ fn nothing_freezes_while_the_guard_is_down() {
 
     let mut waiting = Ledger::default();
     waiting.sent(1, VICTIM);
-    forged(&exim, VICTIM, GONE, &mark(1));
+    from_far(exim.border(), VICTIM, GONE, &mark(1));
     waiting.sent(2, FRIEND);
-    forged(&exim, FRIEND, GONE, &mark(2));
+    from_far(exim.border(), FRIEND, GONE, &mark(2));
     waiting.sent(3, BOB);
     Client::open(exim.submission()).deliver(&Mail::new(
         ALICE,
@@ -148,11 +145,11 @@ fn nothing_freezes_while_the_quarantine_is_full() {
     host.mailboxes = Some(mailboxes.address());
     let exim = Exim::start(&host);
 
-    forged(&exim, VICTIM, GONE, "first");
+    from_far(exim.border(), VICTIM, GONE, "first");
     until("the first one to be held", || (guard.quarantine().len() == 1).then_some(()));
     exim.drained();
-    forged(&exim, VICTIM, GONE, "second");
-    forged(&exim, FRIEND, GONE, "third");
+    from_far(exim.border(), VICTIM, GONE, "second");
+    from_far(exim.border(), FRIEND, GONE, "third");
     sink.wait_for_text("third@sender.example");
     until("the second one to be deferred", || {
         exim.log().contains("451 4.3.1 the quarantine cannot hold it now").then_some(())
@@ -184,7 +181,7 @@ fn a_rejected_bounce_freezes() {
     let guard = Guard::start(Settings::before(sink.address()).set("policy.suppress", "reject"));
     let exim = Exim::start(&exim_host(guard.address()));
 
-    forged(&exim, VICTIM, NOBODY, "spam");
+    from_far(exim.border(), VICTIM, NOBODY, "spam");
     until("a frozen bounce", || (exim.frozen() == 1).then_some(()));
     let record = guard.wait_for_record(VICTIM);
     let event = record["event"].as_str().unwrap();

@@ -17,6 +17,8 @@ mod stages;
 
 use std::net::SocketAddr;
 
+use crate::client::{Client, Door, Mail};
+use crate::mail::letter;
 use crate::servers::{exim, postfix};
 use crate::sink::{Act, Sink, Stage};
 
@@ -42,6 +44,12 @@ const GONE: &str = "gone@ours.example";
 const FORGED: &str = "mx.ours.example; spf=fail smtp.mailfrom=victim.example";
 /// What it says of mail from `friend.example`.
 const GENUINE: &str = "mx.ours.example; spf=pass smtp.mailfrom=friend.example";
+
+/// Hands in a letter at the border, as a host of nobody's does.
+fn from_far(border: Door, from: &str, to: &str, id: &str) {
+    let mut client = Client::from_outside(border, "192.0.2.55", "mail.forger.example");
+    client.deliver(&Mail::new(from, &[to], letter(from, to, id)));
+}
 
 /// The next hop knows only too late who is not there.
 fn refuse_nobody(sink: &Sink) {
