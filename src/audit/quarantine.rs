@@ -24,7 +24,7 @@ use crate::audit::disk::{Disk, DiskFile, Stream};
 use crate::audit::expiry::{Expired, expire};
 use crate::audit::fault::{Error, disk};
 use crate::audit::folder::{Folder, Held, on_disk};
-use crate::audit::held::{CampaignKey, CopySlip, HeldId, Holding, Part, Slip};
+use crate::audit::held::{CopySlip, HeldId, Holding, Part, Slip};
 use crate::audit::recovery::{Recovered, recover};
 use crate::audit::writer::Done;
 use crate::mail::limits::{HELD_LIST_MAX, QUARANTINE_WRITES_MAX};
@@ -344,11 +344,6 @@ impl Quarantine {
             arriving: books.arriving,
             dropped: books.dropped,
         })
-    }
-
-    /// Whether a campaign's first copy is held.
-    pub fn holds_campaign(&self, key: CampaignKey) -> bool {
-        self.folder.books(|books| books.first_of(key).is_some())
     }
 
     /// `size_bytes` is what the message has at most, as far as that is known before.
