@@ -9,7 +9,7 @@ use crate::audit::words::{
 };
 use crate::judge::evidence::{
     AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcRecord, DomainFacts, Evaluated,
-    Findings, Gap, Known, Source, SpfFinding,
+    Findings, Gap, Known, SignatureId, Source, SpfFinding,
 };
 use crate::mail::address::{Address, Domain, ReversePath};
 
@@ -117,6 +117,14 @@ pub struct RecordedDkim {
     pub header_only: bool,
     /// Why it is no pass; null when it is one, or the source does not say.
     pub reason: Option<String>,
+    /// A digest of the signature, the same wherever it is sent; null when the source does not show
+    /// the signature.
+    #[serde(default)]
+    pub signature: Option<String>,
+    /// For how many recipients messages with this signature came in without an SPF pass of its
+    /// domain; 0 where nobody counted.
+    #[serde(default)]
+    pub recipients: u32,
 }
 
 /// One DMARC result.
@@ -218,7 +226,7 @@ impl RecordedSpf {
 impl RecordedDkim {
     fn new(finding: &DkimFinding) -> RecordedDkim {
         let DkimFinding { result, domain, signs_from, signs_sender, .. } = finding;
-        let DkimFinding { header_only, reason, .. } = finding;
+        let DkimFinding { header_only, reason, signature, recipients, .. } = finding;
         RecordedDkim {
             result: result.as_str().to_owned(),
             domain: domain.as_ref().map(Domain::to_string),
@@ -226,6 +234,8 @@ impl RecordedDkim {
             signs_sender: *signs_sender,
             header_only: *header_only,
             reason: reason.as_deref().map(harmless),
+            signature: signature.map(|signature| signature.to_string()),
+            recipients: *recipients,
         }
     }
 
@@ -237,6 +247,8 @@ impl RecordedDkim {
             signs_sender: self.signs_sender,
             header_only: self.header_only,
             reason: self.reason.clone(),
+            signature: each(&self.signature, |text| SignatureId::parse(text))?,
+            recipients: self.recipients,
         })
     }
 }

@@ -115,6 +115,9 @@ pub struct RecordedSubject {
     pub sender: Option<String>,
     /// Mailboxes of its Reply-To field.
     pub reply_to: Vec<String>,
+    /// Mailboxes of its Disposition-Notification-To field.
+    #[serde(default)]
+    pub notify: Vec<String>,
     /// Its subject, decoded, harmless.
     pub subject: Option<String>,
     /// Its Date field, RFC 3339.
@@ -134,7 +137,7 @@ pub struct RecordedSubject {
 impl RecordedSubject {
     /// The subject message in words; findings that the evidence has too are not repeated.
     pub fn new(original: &Original, evidence: Option<&Evidence>) -> RecordedSubject {
-        let Original { found_as, keys, return_path, from, sender, reply_to, .. } = original;
+        let Original { found_as, keys, return_path, from, sender, reply_to, notify, .. } = original;
         let Original { subject, date, arrived, failed_recipients, kind, findings, .. } = original;
         let repeated = |findings: &&Findings| {
             !evidence.is_some_and(|evidence| evidence.findings.contains(findings))
@@ -147,6 +150,7 @@ impl RecordedSubject {
             from: addresses(from),
             sender: sender.as_ref().map(Address::to_string),
             reply_to: addresses(reply_to),
+            notify: addresses(notify),
             subject: subject.as_deref().map(harmless),
             date: date.as_ref().map(Timestamp::to_string),
             arrived: arrived.as_ref().map(Timestamp::to_string),
@@ -167,6 +171,7 @@ impl RecordedSubject {
             from: parsed(&self.from)?,
             sender: each(&self.sender, |text| Address::parse(text))?,
             reply_to: parsed(&self.reply_to)?,
+            notify: parsed(&self.notify)?,
             subject: self.subject.clone(),
             date: each(&self.date, |text| Timestamp::parse_rfc3339(text))?,
             arrived: each(&self.arrived, |text| Timestamp::parse_rfc3339(text))?,

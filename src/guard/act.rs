@@ -171,8 +171,11 @@ impl Job<'_> {
     /// Outcomes that need nothing of the message: deferred, rejected.
     fn settle_without_content(&mut self, plan: &Plan) {
         for index in &plan.defer {
-            let reason = self.acted.decisions.get(*index).map(|decision| decision.reason);
-            let outcome = match reason {
+            let decision = self.acted.decisions.get(*index);
+            let outcome = match decision.map(|decision| decision.reason) {
+                Some(Reason::Unresolved) if decision.is_some_and(Decision::waits_for_tap) => {
+                    Outcome::later("4.3.0", "the message that this answers is still being verified")
+                }
                 Some(Reason::Unresolved) => {
                     Outcome::later("4.4.3", "DNS of the recipient's domain gives no answer yet")
                 }

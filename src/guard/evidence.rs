@@ -116,13 +116,16 @@ impl Inquiry {
             let again = Again { envelope, message, case, policy };
             self.read_seals(&again, &mut evidence, deadline).await;
             let questions = questions(envelope, &evidence, policy);
+            let need = again.need(&evidence);
+            let paths = again.paths(&evidence);
             let (answers, verified) = tokio::join!(
                 self.ask_all(questions, deadline),
-                self.verify(&again, again.need(&evidence), deadline),
+                self.verify(&again, need, &paths, deadline),
             );
             evidence.domains.extend(answers);
             self.add_verified(&again, verified, &mut evidence, deadline).await;
             self.ask_about(envelope, policy, &mut evidence, deadline).await;
+            self.count_signatures(&again, &mut evidence).await;
         }
         let (mut all_counted, mut rounds) = (Vec::new(), Vec::new());
         let limits = &policy.loops.conversation;

@@ -13,9 +13,9 @@ use crate::judge::decision::{Decision, Reason};
 use crate::judge::evidence::SentBefore;
 use crate::judge::original::{Key as SubjectKey, NamedBy};
 use crate::judge::policy::Policy;
-use crate::judge::rewritten::{foreign_original, is_srs};
+use crate::judge::rewritten::{foreign_original, is_srs, is_unreadable, without_tags};
 use crate::judge::site::Site;
-use crate::mail::address::{Address, ForwardPath};
+use crate::mail::address::{Address, Domain, ForwardPath};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits::FAILED_RECIPIENTS_COUNTED_MAX;
 use crate::mail::time::Timestamp;
@@ -68,10 +68,10 @@ impl Inquiry {
         recipient: &ForwardPath,
         site: &Site,
     ) -> Counted {
-        // Why: each copy of an SRS address has another tag, and all stand for one mailbox.
-        let original = recipient.address().and_then(|address| foreign_original(address, site));
-        let to = original.as_ref().or(recipient.address());
-        let to = to.map_or_else(|| recipient.canonical(), counted_as);
+        let to = match recipient.address() {
+            Some(address) => counted_for(address, site),
+            None => recipient.canonical(),
+        };
         let kind = match case.class {
             Class::AutoReply | Class::Challenge => "auto-reply",
             Class::Dsn(action) => action.as_str(),
@@ -124,14 +124,30 @@ impl Inquiry {
     }
 }
 
+/// Whose mailbox an answer is counted for.
+///
+/// Why the original: each copy of an SRS address has another tag, and all stand for one mailbox.
+/// Whom one stands for that cannot be read nobody can say, and whoever forges chooses its tags; so
+/// all of a domain count as one. The name cannot be a mailbox's, which is in lower case.
+fn counted_for(address: &Address, site: &Site) -> String {
+    match foreign_original(address, site) {
+        Some(original) => counted_as(&original),
+        None if is_unreadable(address, site) => {
+            format!("SRS@{}", address.domain().map(Domain::as_str).unwrap_or_default())
+        }
+        None => counted_as(address),
+    }
+}
+
 /// The mailbox that an address is counted for: `joe@bank.example` for `Joe+news@bank.example`.
 ///
 /// Why: whoever forges chooses the detail, and all of them reach joe (RFC 5233 §1). That a host may
 /// mean something else by `+` costs a response at most; nobody is judged by it.
 fn counted_as(address: &Address) -> String {
     match is_srs(address.local()) {
-        // Why: behind `SRS0+` somebody else's address stands, and no detail.
-        true => address.canonical(),
+        // Why: behind `SRS0+` somebody else's address stands, and no detail; and before it tags,
+        // which whoever forges chooses too.
+        true => without_tags(address).unwrap_or_else(|| address.canonical()),
         false => address.canonical_without_detail(),
     }
 }
@@ -172,7 +188,13 @@ mod tests {
             ("\"joe+a@b\"@bank.example", "joe@bank.example"),
             ("joe@bank.example", "joe@bank.example"),
             ("+1@bank.example", "+1@bank.example"),
-            ("SRS0+ab=cd=a.example=joe@fwd.example", "srs0+ab=cd=a.example=joe@fwd.example"),
+            ("SRS0+ab=cd=A.example=Joe@fwd.example", "srs=joe@a.example@fwd.example"),
+            ("SRS0=xy=zz=a.example=joe@fwd.example", "srs=joe@a.example@fwd.example"),
+            (
+                "SRS1=ab=one.example==cd=XY=a.example=joe@fwd.example",
+                "srs=joe@a.example@fwd.example",
+            ),
+            ("SRS0=xy=zz@fwd.example", "srs0=xy=zz@fwd.example"),
         ] {
             assert_eq!(counted_as(&Address::parse(text).unwrap()), expected, "{text}");
         }

@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod plan;
 pub mod recall;
 pub mod record;
+pub mod replay;
 pub mod reverify;
 pub mod sealed;
 pub mod stamp;

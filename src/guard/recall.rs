@@ -131,7 +131,8 @@ impl Inquiry {
         questions.iter().map(|question| question.answered(&recalled)).collect()
     }
 
-    async fn ask_store(
+    /// One round trip to the store; a failure is a gap.
+    pub(in crate::guard) async fn ask_store(
         &self,
         mut look_ups: Vec<LookUp>,
         case: &Case,

@@ -18,11 +18,12 @@ use crate::guard::evidence::LATE;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::recall::judged;
 use crate::judge::Case;
+use crate::judge::alignment::shares_registrable;
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{ProofKind, Verdict};
 use crate::judge::evidence::{
-    AuthResult, DkimFinding, Evaluated, Evidence, Findings, Gap, GapCause, Source, SpfFinding,
-    SpfScope,
+    AuthResult, DkimFinding, DmarcFinding, Evaluated, Evidence, Findings, Gap, GapCause, Source,
+    SpfFinding, SpfScope,
 };
 use crate::judge::original::{FoundAs, Origin, Original};
 use crate::judge::policy::Policy;
@@ -30,7 +31,7 @@ use crate::judge::weighed::weighed;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::Completeness;
-use crate::mail::limits::VERIFIED_INLINE_BYTES_MAX;
+use crate::mail::limits::{SPF_PASSES_CHECKED_MAX, VERIFIED_INLINE_BYTES_MAX};
 use crate::mail::message::Message;
 use crate::mail::time::Timestamp;
 
@@ -61,7 +62,10 @@ pub struct Again<'a> {
 /// What was verified, as far as it was asked for.
 #[derive(Default)]
 pub struct Verified {
+    /// For the reverse-path that our system wrote down.
     spf: Option<(IpAddr, SpfOutcome)>,
+    /// For other reverse-paths that our lines say SPF passed for.
+    others: Vec<(IpAddr, SpfOutcome)>,
     dkim: Option<Signatures>,
 }
 
@@ -86,17 +90,49 @@ impl Again<'_> {
             false => Need::Nothing,
         }
     }
+
+    /// Reverse-paths beside the recorded one that our own lines say SPF passed for.
+    pub fn paths(&self, evidence: &Evidence) -> Vec<ReversePath> {
+        let recorded = self.case.original.return_path.as_ref().and_then(ReversePath::address);
+        let recorded = recorded.and_then(Address::domain);
+        let mut domains: Vec<&Domain> = recorded.into_iter().collect();
+        let mut paths = Vec::new();
+        for spf in passes_of_ours(evidence) {
+            let Some(domain) = spf.domain.as_ref().filter(|domain| !domains.contains(domain))
+            else {
+                continue;
+            };
+            domains.push(domain);
+            // RFC 7208 §4.3: without a local part it is "postmaster".
+            let address = || Address::parse(&format!("postmaster@{domain}"));
+            paths.extend(spf.address.clone().or_else(address).map(ReversePath::Address));
+        }
+        paths.truncate(SPF_PASSES_CHECKED_MAX);
+        paths
+    }
 }
 
 impl Inquiry {
     /// Verifies what is needed, SPF and DKIM at once, by the deadline.
-    pub async fn verify(&self, again: &Again<'_>, need: Need, deadline: Instant) -> Verified {
+    pub async fn verify(
+        &self,
+        again: &Again<'_>,
+        need: Need,
+        paths: &[ReversePath],
+        deadline: Instant,
+    ) -> Verified {
         let original = &again.case.original;
         let spf = async {
-            match need {
-                Need::Nothing => None,
-                Need::Breadth | Need::Everything => self.client_spf(original, deadline).await,
+            if need == Need::Nothing {
+                return (None, Vec::new());
             }
+            let recorded = original.return_path.as_ref();
+            let spf = self.client_spf(original, recorded, deadline).await;
+            let mut others = Vec::new();
+            for path in paths {
+                others.extend(self.client_spf(original, Some(path), deadline).await);
+            }
+            (spf, others)
         };
         let dkim = async {
             match need {
@@ -104,8 +140,8 @@ impl Inquiry {
                 Need::Everything => Some(self.signatures(again.message, original, deadline).await),
             }
         };
-        let (spf, dkim) = tokio::join!(spf, dkim);
-        Verified { spf, dkim }
+        let ((spf, others), dkim) = tokio::join!(spf, dkim);
+        Verified { spf, others, dkim }
     }
 
     /// Adds to the evidence what was verified and is needed still.
@@ -116,16 +152,11 @@ impl Inquiry {
         evidence: &mut Evidence,
         deadline: Instant,
     ) {
-        let Verified { spf, dkim } = verified;
-        let answered = spf.as_ref().is_some_and(|(_, spf)| spf.result != AuthResult::TempError);
-        if !answered && again.need(evidence) != Need::Nothing {
-            doubt_unchecked(evidence);
-        }
-        if let Some((ip, outcome)) = &spf
-            && outcome.result == AuthResult::Pass
-            && outcome.lets_everybody_in(*ip)
-        {
-            mark_everybody(evidence, outcome);
+        let Verified { spf, others, dkim } = verified;
+        if again.need(evidence) != Need::Nothing {
+            let outcomes = spf.iter().chain(&others);
+            let answered = outcomes.filter(|(_, spf)| spf.result != AuthResult::TempError);
+            check_passes(evidence, &answered.collect::<Vec<_>>());
         }
         // Why again: DNS of the recipient's domain, or a pass that lets everybody in, may have
         // closed what was open, or opened what was closed.
@@ -141,20 +172,22 @@ impl Inquiry {
         evidence.findings.extend(findings(original, spf.as_ref(), dkim));
     }
 
-    /// What SPF says of the client at the border, where it is an outside host.
+    /// What SPF says of the client at the border, where it is an outside host, and of this path.
     async fn client_spf(
         &self,
         original: &Original,
+        path: Option<&ReversePath>,
         deadline: Instant,
     ) -> Option<(IpAddr, SpfOutcome)> {
-        let (ip, helo, path) = client_of(original)?;
-        let outcome = timeout_at(deadline, self.facts.spf(ip, helo, path)).await;
+        let line = original.border.as_ref()?.line().filter(|line| !line.is_private())?;
+        let path = path.filter(|path| path.address().is_some())?;
+        let outcome = timeout_at(deadline, self.facts.spf(line.ip, &line.helo, path)).await;
         let unanswered = || {
             let domain = path.address().and_then(Address::domain).map_or("", Domain::as_str);
             let identity = Identity { scope: SpfScope::MailFrom, local: "", domain };
             SpfOutcome::unanswered(&identity, LATE)
         };
-        Some((ip, outcome.unwrap_or_else(|_| unanswered())))
+        Some((line.ip, outcome.unwrap_or_else(|_| unanswered())))
     }
 
     /// What the signatures of the embedded message say.
@@ -182,7 +215,10 @@ impl Inquiry {
 
 /// The subject message as it stands in the response, and how much of it; `None` when it is not
 /// there as it was.
-fn embedded(message: &Message, original: &Original) -> Option<(Bytes, Extent)> {
+pub(in crate::guard) fn embedded(
+    message: &Message,
+    original: &Original,
+) -> Option<(Bytes, Extent)> {
     let range = original.embedded.clone()?;
     let ends_early =
         message.completeness() == Completeness::Truncated && range.end >= message.bytes().len();
@@ -213,47 +249,82 @@ fn need(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Need {
         match (need, judged.verdict) {
             (Need::Everything, _) => Need::Everything,
             (need, Verdict::Failed { .. }) if !judged.open => need,
-            (_, Verdict::Authenticated { by: ProofKind::Spf, .. }) => Need::Breadth,
+            (_, Verdict::Authenticated { by: ProofKind::Spf | ProofKind::Dmarc, .. }) => {
+                Need::Breadth
+            }
             (need, Verdict::Authenticated { .. }) => need,
             _ => Need::Everything,
         }
     })
 }
 
-/// The client at the border and what it said, where it is an outside host.
-fn client_of(original: &Original) -> Option<(IpAddr, &str, &ReversePath)> {
-    let line = original.border.as_ref()?.line().filter(|line| !line.is_private())?;
-    let path = original.return_path.as_ref().filter(|path| path.address().is_some())?;
-    Some((line.ip, &line.helo, path))
+/// SPF passes of reverse-paths that our own lines report.
+fn passes_of_ours(evidence: &Evidence) -> impl Iterator<Item = &SpfFinding> {
+    let ours = evidence.findings.iter().filter(|findings| is_ours(findings));
+    let passed = ours.flat_map(|findings| &findings.spf);
+    passed.filter(|spf| spf.result == AuthResult::Pass && spf.scope == SpfScope::MailFrom)
 }
 
-/// A pass that lets everybody in proves nobody, whoever reported it.
-fn mark_everybody(evidence: &mut Evidence, outcome: &SpfOutcome) {
-    let Some(domain) = Domain::parse(&outcome.domain) else { return };
-    let term = outcome.matched.as_ref().map(|matched| matched.term.clone()).unwrap_or_default();
-    let passes = evidence.findings.iter_mut().flat_map(|findings| findings.spf.iter_mut());
-    for spf in passes.filter(|spf| spf.result == AuthResult::Pass) {
-        if spf.domain.as_ref() == Some(&domain) {
-            spf.everybody = Some(term.clone());
-        }
-    }
+fn is_ours(findings: &Findings) -> bool {
+    matches!(findings.source, Source::AuthResults { .. })
 }
 
-/// A pass that our own lines report proves its domain at the most when nobody can ask for it again:
-/// whether it lets everybody in is not known. So the address it was for is not believed.
-fn doubt_unchecked(evidence: &mut Evidence) {
+/// Looks through what SPF passed, with what SPF says now: a pass that lets everybody in proves
+/// nobody, whoever reported it; and one of which nobody can say whom it lets in proves its domain
+/// at the most, so the address it was for is not believed. What DMARC passed by stands no better.
+fn check_passes(evidence: &mut Evidence, answered: &[&(IpAddr, SpfOutcome)]) {
     let mut gaps = Vec::new();
     for findings in &mut evidence.findings {
-        let is_ours = matches!(findings.source, Source::AuthResults { .. });
+        let is_ours = is_ours(findings);
         let passed = findings.spf.iter_mut().filter(|spf| spf.result == AuthResult::Pass);
-        for spf in passed.filter(|_| is_ours) {
-            (spf.address, findings.mail_from) = (None, None);
-            let domain = spf.domain.as_ref().map_or("", Domain::as_str);
-            let detail = format!("whom SPF of {domain} lets in was not checked");
-            gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
+        for spf in passed {
+            let of = |spf: &SpfFinding| spf.domain.as_ref().map_or("", Domain::as_str).to_owned();
+            match answered.iter().find(|(_, outcome)| outcome.domain == of(spf)) {
+                Some((ip, outcome)) => {
+                    spf.everybody = wide_term(*ip, outcome).or(spf.everybody.take());
+                }
+                None if is_ours => {
+                    (spf.address, findings.mail_from) = (None, None);
+                    let detail = format!("whom SPF of {} lets in was not checked", of(spf));
+                    gaps.push(Gap::new(GapCause::NotEvaluated, &detail));
+                }
+                None => {}
+            }
+        }
+        if is_ours {
+            gaps.extend(check_dmarc(findings, answered));
         }
     }
     evidence.gaps.append(&mut gaps);
+}
+
+/// Takes away a DMARC pass that may rest on SPF alone, unless that is known to let few in.
+fn check_dmarc(findings: &mut Findings, answered: &[&(IpAddr, SpfOutcome)]) -> Option<Gap> {
+    let Findings { dmarc, dkim, .. } = findings;
+    let passed = |dmarc: &&DmarcFinding| dmarc.result == AuthResult::Pass;
+    let domain = dmarc.iter().find(passed)?.from_domain.clone()?;
+    let is_near = |other: &Domain| *other == domain || shares_registrable(other, &domain);
+    let mut signed = dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
+    if signed.any(|dkim| dkim.domain.as_ref().is_some_and(is_near)) {
+        return None;
+    }
+    let of = |outcome: &SpfOutcome| Domain::parse(&outcome.domain);
+    let wide = |(ip, outcome): &&&(IpAddr, SpfOutcome)| {
+        wide_term(*ip, outcome).is_some() && of(outcome).is_some_and(|domain| is_near(&domain))
+    };
+    if !answered.is_empty() && !answered.iter().any(|outcome| wide(&outcome)) {
+        return None;
+    }
+    dmarc.retain(|dmarc| dmarc.result != AuthResult::Pass);
+    let detail = format!("DMARC of {domain} may have passed by SPF that lets everybody in");
+    Some(Gap::new(GapCause::NotEvaluated, &detail))
+}
+
+/// The term by which a pass lets everybody in.
+fn wide_term(ip: IpAddr, outcome: &SpfOutcome) -> Option<String> {
+    let is_wide = outcome.result == AuthResult::Pass && outcome.lets_everybody_in(ip);
+    let term = outcome.matched.as_ref().map(|matched| matched.term.clone());
+    is_wide.then(|| term.unwrap_or_default())
 }
 
 /// What was not looked at, or not in time.
@@ -317,20 +388,20 @@ fn late() -> DkimFinding {
         signs_sender: false,
         header_only: false,
         reason: Some(LATE.to_owned()),
+        signature: None,
+        recipients: 0,
     }
 }
 
 /// What SPF says of a client and a reverse-path, as a finding.
 pub fn spf_finding(path: Option<&ReversePath>, ip: IpAddr, outcome: &SpfOutcome) -> SpfFinding {
-    let everybody = outcome.result == AuthResult::Pass && outcome.lets_everybody_in(ip);
-    let term = outcome.matched.as_ref().map(|matched| matched.term.clone());
     let address = path.and_then(ReversePath::address);
     SpfFinding {
         result: outcome.result,
         scope: outcome.scope,
         domain: Domain::parse(&outcome.domain),
         address: address.filter(|_| outcome.scope == SpfScope::MailFrom).cloned(),
-        everybody: term.filter(|_| everybody),
+        everybody: wide_term(ip, outcome),
         guessed: outcome.is_guessed,
     }
 }

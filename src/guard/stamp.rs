@@ -139,6 +139,8 @@ mod tests {
             signs_sender: false,
             header_only: false,
             reason: None,
+            signature: None,
+            recipients: 0,
         };
         record.findings.push(Findings {
             source: Source::Tap,

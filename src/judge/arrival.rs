@@ -98,6 +98,7 @@ pub fn arrival(seen: &Seen, site: &Site) -> Arrival {
         from: fields.all("from").flat_map(Field::addresses).collect(),
         sender: first("sender").into_iter().next(),
         reply_to: first("reply-to"),
+        notify: first("disposition-notification-to"),
         kind: SubjectKind::of(&fields),
         spam: score.and_then(|text| score_in(&text)),
         findings: Vec::new(),
@@ -312,6 +313,7 @@ mod tests {
     fn a_record_names_everything_that_a_response_could_know_it_by() {
         let message = "Message-ID: <one@far.example>\nFrom: Joe <joe@far.example>\nMessage-Id: \
             <two@far.example>\nSender: desk@far.example\nReply-To: a@b.example, c@d.example\n\
+            Disposition-Notification-To: Receipts <r@far.example>\n\
             List-Id: <l.far.example>\nX-Spam-Score: 5.1\n\nbody";
         let mut seen = seen(Some("192.0.2.55"), message);
         seen.spam_field = Some("X-Spam-Score".to_owned());
@@ -319,6 +321,7 @@ mod tests {
         assert_eq!(record.host, "mx.ours.test");
         assert_eq!(record.message_ids, ["one@far.example", "two@far.example"]);
         assert_eq!(record.reply_targets().count(), 1 + 1 + 1 + 2);
+        assert!(record.takes_receipts_at(&Address::parse("r@far.example").unwrap()));
         assert!(record.kind.list.is_some());
         assert_eq!(record.spam, SpamScore::parse("5.1"));
         assert_eq!(record.state, State::Pending);

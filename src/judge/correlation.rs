@@ -161,7 +161,7 @@ impl Named {
             LookUp::QueueId(_) => MatchedBy::QueueId,
             LookUp::MessageId(_) => MatchedBy::MessageId,
             LookUp::EnvelopeId(_) => MatchedBy::EnvelopeId,
-            LookUp::Pair(..) => MatchedBy::Pair,
+            LookUp::Pair(..) | LookUp::Signature(_) => MatchedBy::Pair,
         }
     }
 
@@ -170,7 +170,7 @@ impl Named {
             LookUp::QueueId(id) | LookUp::MessageId(id) | LookUp::EnvelopeId(id) => {
                 Some(id.clone())
             }
-            LookUp::Pair(..) => None,
+            LookUp::Pair(..) | LookUp::Signature(_) => None,
         }
     }
 }
@@ -323,8 +323,13 @@ impl Question<'_> {
                 .mail_from
                 .address()
                 .is_some_and(|address| address.same_mailbox(self.recipient)),
-            _ => record.has_reply_target(self.recipient),
+            _ => record.has_reply_target(self.recipient) || self.is_receipt_of(record),
         }
+    }
+
+    /// Whether it is the receipt that the record's Disposition-Notification-To asks for.
+    fn is_receipt_of(&self, record: &Inbound) -> bool {
+        self.case.class == Class::Mdn && record.takes_receipts_at(self.recipient)
     }
 
     /// Of several the nearest unanswered, and those that cannot be told from it.
@@ -582,6 +587,7 @@ mod tests {
             from: vec![joe],
             sender: None,
             reply_to: Vec::new(),
+            notify: Vec::new(),
             kind: SubjectKind::default(),
             spam: None,
             findings: vec![findings],
@@ -612,6 +618,7 @@ mod tests {
                     record.from = vec![address(value)];
                 }
                 "reply-to" => record.reply_to = vec![address(value)],
+                "notify" => record.notify = vec![address(value)],
                 "list" => record.kind.list = Some("List-Id: x".to_owned()),
                 "queue" => record.queue_id = Some(text()),
                 "host" => record.host = text(),
@@ -641,6 +648,16 @@ mod tests {
         case(&format!(
             "Return-Path: <>\nFrom: Ann <ann@uni.example>\nTo: joe@bank.example\n\
              Subject: Away\nAuto-Submitted: auto-replied\n{header}\nI am away.\n"
+        ))
+    }
+
+    fn receipt(fields: &str) -> Case {
+        case(&format!(
+            "Return-Path: <>\nFrom: Ann <ann@uni.example>\nTo: joe@bank.example\n\
+             Content-Type: multipart/report; report-type=disposition-notification; boundary=b\n\n\
+             --b\n\nRead.\n--b\nContent-Type: message/disposition-notification\n\n\
+             Final-Recipient: rfc822; ann@uni.example\n{fields}\
+             Disposition: manual-action/MDN-sent-manually; displayed\n\n--b--\n"
         ))
     }
 
@@ -707,6 +724,25 @@ mod tests {
             ("an id of another host's", made_there, "1@5000", "not-in-store"),
             ("Exim's", exim, "1@59,queue=1vMzA1-0000000012A-0abc", "queue-id of 1: 1"),
         ]);
+    }
+
+    /// RFC 8098 §2.1: a receipt goes to whom Disposition-Notification-To names, and nobody else's
+    /// answer does.
+    #[test]
+    fn a_receipt_is_led_to_the_message_that_asked_for_it() {
+        let named = receipt("Original-Message-ID: <m1@bank.example>\n");
+        let asked = "1@5,from=desk@bank.example,notify=Joe@bank.example";
+        let elsewhere = "1@5,from=desk@bank.example,notify=eve@spam.example";
+        for (what, case, recalled, expected) in [
+            ("by its own field", &named, asked, "message-id of 1: 1"),
+            ("by its two ends", &receipt(""), asked, "pair of 1: 1"),
+            ("to MAIL FROM", &named, "1@5", "message-id of 1: 1"),
+            ("asked for elsewhere", &named, elsewhere, "stranger message-id of 1: 1"),
+            ("a vacation", &vacation(NAMED), asked, "stranger message-id of 1: 1"),
+            ("a vacation by its two ends", &vacation(""), asked, "stranger pair of 1: 1"),
+        ] {
+            assert_eq!(found(case, &records(recalled)), expected, "{what}");
+        }
     }
 
     #[test]

@@ -332,6 +332,8 @@ mod tests {
                         signs_sender: false,
                         header_only: false,
                         reason: None,
+                        signature: None,
+                        recipients: 0,
                     }];
                     evidence.findings.push(signed);
                 }

@@ -373,6 +373,14 @@ pub struct Decision {
     pub otherwise: Vec<String>,
 }
 
+impl Decision {
+    /// Whether it is open because a tap is still verifying the subject message, and not because
+    /// DNS is silent.
+    pub fn waits_for_tap(&self) -> bool {
+        self.gaps.iter().any(|gap| gap.cause == GapCause::Pending)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

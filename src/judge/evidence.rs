@@ -13,6 +13,7 @@ use crate::judge::correlation::Answered;
 use crate::judge::loops::LoopEvidence;
 use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::author::AuthorSign;
+use crate::mail::limits_of_memory::SIGNATURE_RECIPIENTS_MAX;
 use crate::mail::shown::Shown;
 
 /// The result of an authentication method, in the words of RFC 8601 §2.7.
@@ -191,6 +192,45 @@ pub struct DkimFinding {
     pub header_only: bool,
     /// Why it is no pass, where the source says so; for people.
     pub reason: Option<String>,
+    /// Which signature it is; `None` where the source does not show it.
+    pub signature: Option<SignatureId>,
+    /// For how many recipients messages with this signature came in without an SPF pass of its
+    /// domain; 0 where nobody counted.
+    pub recipients: u32,
+}
+
+impl DkimFinding {
+    /// Whether so many recipients got this signature that it must have been sent again by others
+    /// (RFC 6376 §8.6): then it proves its domain at the most.
+    pub fn is_replayed(&self) -> bool {
+        self.recipients > SIGNATURE_RECIPIENTS_MAX
+    }
+}
+
+/// One signature, in whatever message it stands: a digest of the bytes that `b=` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SignatureId(u64);
+
+impl SignatureId {
+    /// Of the decoded `b=`: whoever sends it again can change its spelling, and not its bytes.
+    pub fn of(signature: &[u8]) -> SignatureId {
+        let digest = blake3::hash(signature);
+        let first = digest.as_bytes().first_chunk().copied().unwrap_or_default();
+        SignatureId(u64::from_le_bytes(first))
+    }
+
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<SignatureId> {
+        (text.len() == 16).then_some(())?;
+        u64::from_str_radix(text, 16).ok().map(SignatureId)
+    }
+}
+
+/// 16 hexadecimal digits.
+impl fmt::Display for SignatureId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// One DMARC result.

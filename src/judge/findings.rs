@@ -291,6 +291,8 @@ fn dkim(result: &MethodResult) -> Option<DkimFinding> {
         signs_sender: false,
         header_only: false,
         reason: result.reason.clone(),
+        signature: None,
+        recipients: 0,
     })
 }
 

@@ -145,6 +145,8 @@ pub struct Original {
     pub sender: Option<Address>,
     /// Mailboxes of its Reply-To field.
     pub reply_to: Vec<Address>,
+    /// Mailboxes of its Disposition-Notification-To field (RFC 8098 §2.1).
+    pub notify: Vec<Address>,
     /// Its subject, decoded; for people.
     pub subject: Option<String>,
     /// Its Date field.
@@ -253,6 +255,8 @@ impl Original {
         self.from = header.all("from").flat_map(Field::addresses).collect();
         self.sender = header.first("sender").and_then(|field| field.addresses().into_iter().next());
         self.reply_to = header.first("reply-to").map(Field::addresses).unwrap_or_default();
+        let notify = header.first("disposition-notification-to");
+        self.notify = notify.map(Field::addresses).unwrap_or_default();
         let subject = header.first("subject").map(Field::decoded);
         self.subject = subject.map(|subject| Shown::new(&subject).into_string());
         self.date = header.first("date").and_then(Field::date);
@@ -526,6 +530,7 @@ mod tests {
     const EMBEDDED: &str = "Return-Path: <victim@bank.test>\n\
         Received: from x (x [192.0.2.1]) by mx.ours.test (Postfix) id Q1; Sat, 21 Nov 2026 17:38:58 +0000\n\
         From: V <victim@bank.test>, other@bank.test\nSender: s@bank.test\nReply-To: r@bank.test\n\
+        Disposition-Notification-To: \"N\" <n@bank.test>\n\
         Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\nDate: Sat, 21 Nov 2026 17:30:00 +0000\n\
         Message-ID: <m1@bank.test>\nMessage-ID: <m2@bank.test>\n\nbody";
 
@@ -550,6 +555,7 @@ mod tests {
         assert_eq!(found.from.len(), 2);
         assert_eq!(found.sender.unwrap().as_str(), "s@bank.test");
         assert_eq!(found.reply_to[0].as_str(), "r@bank.test");
+        assert_eq!(found.notify[0].as_str(), "n@bank.test");
         assert_eq!(found.subject.as_deref(), Some("Grüße"));
         assert_eq!(found.date.unwrap().to_string(), "2026-11-21T17:30:00.000Z");
         assert_eq!(found.arrived.unwrap().to_string(), "2026-11-21T17:38:59.000Z");

@@ -252,6 +252,8 @@ pub fn complete(arrival: Arrival, header: &[u8], said: &Said, spam: Option<SpamS
         signs_sender: false,
         header_only: false,
         reason: None,
+        signature: None,
+        recipients: 0,
     });
     let dkim: Vec<DkimFinding> = dkim.collect();
     let domain = author.mailboxes.first().filter(|_| author.sign.is_none());

@@ -33,6 +33,16 @@ pub fn is_srs(local: &str) -> bool {
     is_tag && rest.starts_with(['=', '+', '-'])
 }
 
+/// An address of that form without its tags, for counting: `srs=joe@bank.example@fwd.example`. Whose
+/// ever it is: nobody is judged by it. `None` where it cannot be read.
+pub fn without_tags(address: &Address) -> Option<String> {
+    let inner = srs(without_batv(address.local()))?;
+    let host = address.domain()?;
+    // One step more: behind `SRS1` stands an `SRS0` with tags of its own.
+    let inner = srs(inner.local()).unwrap_or(inner);
+    Some(format!("srs={}@{host}", inner.canonical()))
+}
+
 /// `prvs=TAG=local` → `local` (draft-levine-smtp-batv); anything else as it is.
 fn without_batv(local: &str) -> &str {
     match local.get(..5) {

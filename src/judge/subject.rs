@@ -13,9 +13,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::judge::evidence::{Findings, Gap};
+use crate::judge::alignment::shares_registrable;
+use crate::judge::evidence::{AuthResult, Findings, Gap, SignatureId, SpfFinding, SpfScope};
 use crate::judge::original::SubjectKind;
-use crate::mail::address::{Address, ReversePath};
+use crate::mail::address::{Address, Domain, ReversePath};
 use crate::mail::limits::{
     INBOUND_FINDINGS_MAX, INBOUND_IDS_MAX, INBOUND_MAILBOXES_MAX, INBOUND_PAIRS_MAX,
     INBOUND_RECIPIENTS_MAX, INBOUND_RESULTS_MAX, INBOUND_TEXT_BYTES_MAX, PENDING_MAX, SIGNALS_MAX,
@@ -59,6 +60,8 @@ pub struct Inbound {
     pub sender: Option<Address>,
     /// Mailboxes of its Reply-To field.
     pub reply_to: Vec<Address>,
+    /// Mailboxes of its Disposition-Notification-To field: where receipts go, and nothing else.
+    pub notify: Vec<Address>,
     /// Whether it is list traffic, or itself automatic.
     pub kind: SubjectKind,
     /// What our spam filter made of it.
@@ -123,6 +126,8 @@ pub enum LookUp {
     EnvelopeId(String),
     /// A reply target and a recipient, both canonical, the recipient without detail.
     Pair(String, String),
+    /// A signature that passed without an SPF pass of its domain, as a digest.
+    Signature(String),
 }
 
 impl InboundId {
@@ -198,7 +203,7 @@ impl Inbound {
         self.recipients.truncate(INBOUND_RECIPIENTS_MAX);
         self.message_ids.retain(|id| !id.is_empty());
         self.message_ids.truncate(INBOUND_IDS_MAX);
-        for mailboxes in [&mut self.from, &mut self.reply_to] {
+        for mailboxes in [&mut self.from, &mut self.reply_to, &mut self.notify] {
             mailboxes.truncate(INBOUND_MAILBOXES_MAX);
         }
         self.findings.truncate(INBOUND_FINDINGS_MAX);
@@ -235,6 +240,11 @@ impl Inbound {
         self.reply_targets().any(|target| target.same_mailbox(address))
     }
 
+    /// Whether a receipt for it may go to this address (RFC 8098 §2.1).
+    pub fn takes_receipts_at(&self, address: &Address) -> bool {
+        self.notify.iter().any(|target| target.same_mailbox(address))
+    }
+
     /// Whether it went to this mailbox; what stands behind a `+` in it does not matter.
     pub fn went_to(&self, mailbox_of: &Address) -> bool {
         let wanted = mailbox_of.canonical_without_detail();
@@ -249,7 +259,7 @@ impl Inbound {
         all.extend(self.envelope_id.clone().map(LookUp::EnvelopeId));
         let mut pairs: Vec<LookUp> = Vec::new();
         for recipient in &self.recipients {
-            for target in self.reply_targets() {
+            for target in self.reply_targets().chain(&self.notify) {
                 let pair = LookUp::pair(target, recipient);
                 if pairs.len() < INBOUND_PAIRS_MAX && !pairs.contains(&pair) {
                     pairs.push(pair);
@@ -257,6 +267,12 @@ impl Inbound {
             }
         }
         all.extend(pairs);
+        for signature in self.findings.iter().flat_map(unbacked_signatures) {
+            let look_up = LookUp::signature(signature);
+            if !all.contains(&look_up) {
+                all.push(look_up);
+            }
+        }
         all
     }
 }
@@ -267,15 +283,38 @@ impl LookUp {
         LookUp::Pair(target.canonical(), responder.canonical_without_detail())
     }
 
+    /// A signature.
+    pub fn signature(signature: SignatureId) -> LookUp {
+        LookUp::Signature(signature.to_string())
+    }
+
     /// The words that a store makes its key of; no two look-ups have the same.
     pub fn words(&self) -> [&str; 3] {
         match self {
             LookUp::QueueId(id) => ["queue-id", id, ""],
             LookUp::MessageId(id) => ["message-id", id, ""],
             LookUp::EnvelopeId(id) => ["envelope-id", id, ""],
+            LookUp::Signature(id) => ["signature", id, ""],
             LookUp::Pair(target, responder) => ["pair", target, responder],
         }
     }
+}
+
+/// Signatures that passed where SPF did not pass for their domain. With it, the signer's own hosts
+/// sent the message, to however many.
+fn unbacked_signatures(findings: &Findings) -> impl Iterator<Item = SignatureId> {
+    let sends = |spf: &SpfFinding, domain: &Domain| {
+        spf.result == AuthResult::Pass
+            && spf.scope == SpfScope::MailFrom
+            && spf.everybody.is_none()
+            && spf.domain.as_ref().is_some_and(|by| by == domain || shares_registrable(by, domain))
+    };
+    let passed = findings.dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
+    let unbacked = passed.filter(move |dkim| {
+        let domain = dkim.domain.as_ref();
+        domain.is_some_and(|domain| !findings.spf.iter().any(|spf| sends(spf, domain)))
+    });
+    unbacked.filter_map(|dkim| dkim.signature)
 }
 
 fn cut(text: &mut String) {
@@ -311,6 +350,7 @@ mod tests {
             from: vec![address("joe@bank.example")],
             sender: None,
             reply_to: vec![address("JOE@bank.example")],
+            notify: vec![address("Receipts@bank.example")],
             kind: SubjectKind::default(),
             spam: None,
             findings: Vec::new(),
@@ -321,7 +361,7 @@ mod tests {
     #[test]
     fn it_is_filed_under_every_name_once() {
         let look_ups = inbound().look_ups();
-        assert_eq!(look_ups.len(), 1 + 1 + 2 * 2, "{look_ups:?}");
+        assert_eq!(look_ups.len(), 1 + 1 + 3 * 2, "{look_ups:?}");
         let pair = LookUp::pair(&address("Joe@Bank.example"), &address("ANN@uni.example"));
         assert!(look_ups.contains(&pair));
         let mut words: Vec<_> = look_ups.iter().map(LookUp::words).collect();
@@ -337,6 +377,10 @@ mod tests {
         assert!(!record.went_to(&address("anna@uni.example")));
         assert!(record.has_reply_target(&address("bounce@bank.example")));
         assert!(!record.has_reply_target(&address("bounce+x@bank.example")));
+        // Where it asks for a receipt, nothing else goes.
+        let receipts = address("receipts@bank.example");
+        assert!(record.takes_receipts_at(&receipts) && !record.has_reply_target(&receipts));
+        assert!(!record.takes_receipts_at(&address("joe@bank.example")));
     }
 
     #[test]
@@ -354,6 +398,7 @@ mod tests {
             recipients: many(5000),
             from: many(5000),
             reply_to: many(5000),
+            notify: many(5000),
             message_ids: (0..5000).map(|n| n.to_string()).collect(),
             helo: "ä".repeat(5000),
             queue_id: Some("x".repeat(5000)),
@@ -362,6 +407,7 @@ mod tests {
         let record = record.within_limits();
         assert_eq!(record.recipients.len(), INBOUND_RECIPIENTS_MAX);
         assert_eq!(record.queue_id, None);
+        assert_eq!(record.notify.len(), INBOUND_MAILBOXES_MAX);
         assert!(record.helo.len() <= INBOUND_TEXT_BYTES_MAX);
         assert!(record.look_ups().len() <= INBOUND_IDS_MAX + INBOUND_PAIRS_MAX + 2);
     }

@@ -4,7 +4,6 @@
 //! in it is harmless. No rule lives here.
 
 use crate::judge::classify::Class;
-use crate::judge::correlation::Answered;
 use crate::judge::decide::{Settled, limits_of};
 use crate::judge::decision::{
     Action, FailureKind, LoopFinding, LoopKind, ProofKind, Reason, Scope, Verdict,
@@ -114,7 +113,7 @@ fn verdict_sentence(asked: &Asked<'_>, settled: &Settled, to: &str) -> String {
         Verdict::Unauthenticated => {
             format!("Nothing proves that the message it answers came from {to}, nothing denies it.")
         }
-        Verdict::Unresolved if asked.answered.is_some_and(Answered::is_pending) => {
+        Verdict::Unresolved if asked.gaps.iter().any(|gap| gap.cause == GapCause::Pending) => {
             "The tap is still verifying the message it answers.".to_owned()
         }
         Verdict::Unresolved if settled.action == Action::Defer => {

@@ -42,6 +42,7 @@ pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Jud
     let question = Question { recipient, domain, evidence, policy };
     let mut gaps = Vec::new();
     let (mut failed, mut open, mut left) = (None, false, None);
+    let mut excused = false;
     for findings in &evidence.findings {
         if failed.is_some() && !open {
             break;
@@ -55,12 +56,16 @@ pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Jud
         }
         let mut missing = Vec::new();
         let asked = question.ask(findings, &mut missing);
+        excused |= question.has_passed_for_everybody(findings);
         missing.retain(|gap| !gaps.contains(gap));
         gaps.append(&mut missing);
         match asked {
             Some(verdict @ Verdict::Authenticated { .. }) => {
                 return Judged { verdict, gaps, open: false };
             }
+            // Why: DMARC passed when it came, as the domain's own record wills; that another source
+            // sees less of it is no failure.
+            Some(Verdict::Failed { by: FailureKind::Dmarc }) if excused => {}
             Some(verdict @ Verdict::Failed { .. }) => {
                 (failed, open) = (Some(verdict), !question.knows_signatures(findings));
             }
@@ -204,8 +209,11 @@ impl Question<'_> {
             let domain = dkim.domain.as_ref()?;
             let signed = (dkim.signs_from && self.is_author(findings))
                 || (dkim.signs_sender && self.is_sender(findings));
+            // Why less of one that so many got: who holds one signed message can send it to all
+            // our users, with its author for the reverse-path.
+            let proves = signed && !dkim.is_replayed();
             let scope = match self.aligned(domain, self.dkim_mode()) {
-                Aligned::Same | Aligned::InLine if signed => Scope::Address,
+                Aligned::Same | Aligned::InLine if proves => Scope::Address,
                 Aligned::Same | Aligned::InLine | Aligned::Sibling => Scope::DomainOnly,
                 Aligned::No | Aligned::NotKnown => return None,
             };
@@ -246,12 +254,21 @@ impl Question<'_> {
         passed.filter_map(move |dmarc| {
             let domain = dmarc.from_domain.as_ref()?;
             let scope = match self.aligned(domain, Alignment::Relaxed) {
-                Aligned::Same if self.is_author(findings) => Scope::Address,
+                Aligned::Same if self.is_author(findings) && !self.is_replayed(findings) => {
+                    Scope::Address
+                }
                 Aligned::Same | Aligned::InLine | Aligned::Sibling => Scope::DomainOnly,
                 Aligned::No | Aligned::NotKnown => return None,
             };
             Some((ProofKind::Dmarc, domain, scope))
         })
+    }
+
+    /// Whether a signature that may be what DMARC passed by was sent to very many.
+    fn is_replayed(&self, findings: &Findings) -> bool {
+        let passed = findings.dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
+        let mut replayed = passed.filter(|dkim| dkim.is_replayed());
+        replayed.any(|dkim| self.may_speak(dkim.domain.as_ref(), Alignment::Relaxed))
     }
 
     /// What fails the recipient's own domain, whatever the From domain is. Only where nothing
@@ -472,6 +489,8 @@ mod tests {
                         signs_sender: false,
                         header_only: false,
                         reason: None,
+                        signature: None,
+                        recipients: 0,
                     });
                 }
                 "dmarc" => {
@@ -718,6 +737,27 @@ mod tests {
         }
     }
 
+    /// One signature that more than 20 got without SPF is a replay: it proves its domain, and so
+    /// does the DMARC pass beside it. SPF of the very recipient proves him all the same.
+    #[test]
+    fn a_signature_that_very_many_got_proves_its_domain_only() {
+        let dkim = "spf=none; dkim=pass bank.example";
+        let dmarc = "spf=none; dkim=pass bank.example; dmarc=pass bank.example";
+        let sent = "spf=pass joe@bank.example; dkim=pass bank.example";
+        for (results, recipients, expected) in [
+            (dkim, 20, "authenticated dkim"),
+            (dkim, 21, "authenticated dkim-domain-only"),
+            (dmarc, 20, "authenticated dkim"),
+            (dmarc, 21, "authenticated dkim-domain-only"),
+            (sent, 21, "authenticated spf"),
+        ] {
+            let mut findings = findings(results, "joe@bank.example", "joe@bank.example");
+            findings.dkim[0].recipients = recipients;
+            let found = judged("joe@bank.example", findings, DMARC, &Policy::default());
+            assert_eq!(found, expected, "{results} {recipients}");
+        }
+    }
+
     #[test]
     fn strict_records_are_kept_to() {
         let strict: &[(&str, &str)] = &[("bank.example", "rejects")];
@@ -828,6 +868,25 @@ mod tests {
             let by = judged.verdict.by().map(|by| format!(" {by}")).unwrap_or_default();
             let found = format!("{}{by}", judged.verdict.kind());
             assert_eq!((found.as_str(), judged.open), (expected, open), "{results:?}");
+        }
+    }
+
+    /// What lets everybody in by the domain's own will fails nobody for another source either, one
+    /// that saw another reverse-path.
+    #[test]
+    fn a_pass_for_everybody_is_no_failure_of_a_later_source() {
+        let mut first = findings("spf=pass joe@bank.example", "joe@bank.example", "");
+        first.spf[0].everybody = Some("+all".to_owned());
+        let later = |results| findings(results, "x@spam.example", "joe@bank.example");
+        for (results, expected) in [
+            ("spf=none spam.example; dkim=none", "unauthenticated"),
+            ("spf=none spam.example; dkim=pass bank.example", "authenticated"),
+            ("spf=fail bank.example; dkim=none", "failed"),
+        ] {
+            let findings = vec![first.clone(), later(results)];
+            let evidence = Evidence { findings, domains: facts(DMARC), ..Evidence::default() };
+            let found = verdict(&address("joe@bank.example"), &evidence, &Policy::default());
+            assert_eq!(found.verdict.kind().as_str(), expected, "{results}");
         }
     }
 

@@ -470,6 +470,10 @@ pub const MDN_RECIPIENT_MAX: u32 = 20;
 /// hardly answers to him, but to one message of his that somebody sends again and again.
 pub const SIGNED_RECIPIENT_MAX: u32 = 20;
 
+/// SPF passes of other reverse-paths than the recorded one that are asked for again, of those that
+/// our own lines report: there is one line, and one such path, where a forwarder rewrites.
+pub const SPF_PASSES_CHECKED_MAX: usize = 4;
+
 /// Limited MDNs about one message to one recipient in `LIMIT_WINDOW`.
 pub const MDN_PAIR_MAX: u32 = 1;
 

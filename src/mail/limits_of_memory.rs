@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::mail::limits::RECALLED_MAX;
+
 /// Records in question for one response: more that came within a minute are alike.
 pub const SUBJECTS_MAX: usize = 8;
 
@@ -75,3 +77,12 @@ pub const RELAY_PASSED_PERCENT_MAX: usize = 20;
 
 /// Domains that it fails for and whose signatures it passes on, at least: no forger has them.
 pub const RELAY_SIGNED_DOMAINS_MIN: usize = 5;
+
+/// Recipients of one signature without an SPF pass beside it: one that came in for more was sent
+/// again by somebody who is not its signer. Real copies (forwards, lists) are few at one site.
+pub const SIGNATURE_RECIPIENTS_MAX: u32 = 20;
+
+/// Signatures of one response that are counted: a message has one or two, a few may be in question.
+pub const SIGNATURES_COUNTED_MAX: usize = 16;
+
+const _: () = assert!((SIGNATURE_RECIPIENTS_MAX as usize) < RECALLED_MAX);

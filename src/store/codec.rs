@@ -6,7 +6,7 @@
 use crate::judge::subject::Inbound;
 
 /// To be raised with every change of `Inbound` or of what it holds.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The bytes; `None` for what cannot be written, which no record is.
 pub fn encoded(record: &Inbound) -> Option<Vec<u8>> {

@@ -133,6 +133,26 @@ async fn what_was_changed_on_the_way_is_told() {
     }
 }
 
+/// Goal: a signature is the same one however its Base64 is folded, and in whatever message it stands.
+#[tokio::test]
+async fn a_signature_is_known_again() {
+    let bench = Bench::with_keys();
+    let message = case("relaxed-relaxed");
+    let signature = bench.only(&message).await.finding().signature;
+    assert!(signature.is_some());
+    let folded = message.replacen(" b=DQbDZ35", "\tb=DQ bD\r\n Z35", 1);
+    assert_ne!(folded, message);
+    let (header, _) = message.split_once("\n\n").unwrap();
+    for same in [folded, format!("{header}\n\nAnother body.\n"), format!("X-New: y\n{message}")] {
+        assert_eq!(bench.only(&same).await.finding().signature, signature, "{same}");
+    }
+    for other in [case("simple-simple"), message.replacen("b=DQbDZ35", "b=DQbDZ36", 1)] {
+        assert_ne!(bench.only(&other).await.finding().signature, signature, "{other}");
+    }
+    let unreadable = message.replacen("b=DQbDZ35", "b=!", 1);
+    assert_eq!(bench.only(&unreadable).await.finding().signature, None);
+}
+
 #[tokio::test]
 async fn the_header_alone_is_proven_under_its_own_name() {
     let bench = Bench::with_keys();

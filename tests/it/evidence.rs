@@ -26,6 +26,7 @@ use replyguard::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipie
 use replyguard::mail::header::Completeness;
 use replyguard::mail::message::Message;
 use replyguard::mail::time::Timestamp;
+use replyguard::store::Store;
 use replyguard::store::answers::{Answers, Reserved};
 use replyguard::store::null::Null;
 
@@ -111,7 +112,7 @@ pub fn bounce(to: &str, embedded: &str, form: &str) -> String {
 }
 
 /// What our system puts on top of a message that comes in.
-fn arrived(return_path: &str, client: &str, results: &str) -> String {
+pub fn arrived(return_path: &str, client: &str, results: &str) -> String {
     let results = match results {
         "" => String::new(),
         results => format!("Authentication-Results: mx.uni.example; {results}\n"),
@@ -123,7 +124,7 @@ fn arrived(return_path: &str, client: &str, results: &str) -> String {
     )
 }
 
-fn letter(from: &str) -> String {
+pub fn letter(from: &str) -> String {
     format!(
         "From: {from}\nTo: gone@uni.example\nSubject: Hello\nMessage-ID: <1@host.example>\n\nHello\n"
     )
@@ -156,6 +157,12 @@ impl Desk {
     pub fn add_zone(&self, zone: &str) {
         let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/dkim/zone");
         self.dns.set_zone(&format!("{ZONE}{}\n{zone}", fs::read_to_string(keys).unwrap()));
+    }
+
+    /// The same with a tap, and what it remembers.
+    pub fn tapped(mut self, store: Arc<dyn Store>) -> Desk {
+        (self.inquiry.store, self.inquiry.is_tapped) = (store, true);
+        self
     }
 
     async fn explained(&self, to: &str, message: &str) -> Explained {
@@ -193,7 +200,7 @@ impl Desk {
     }
 }
 
-fn case(name: &str) -> String {
+pub fn case(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/dkim").join(name);
     fs::read_to_string(path.with_extension("eml")).unwrap()
 }
@@ -263,6 +270,49 @@ async fn a_pass_of_a_record_for_everybody_proves_nobody_whoever_said_it() {
     let message = bounce("joe@all.example", &embedded, "message/rfc822");
     let verdict = desk.judged("joe@all.example", &message).await;
     assert_eq!(verdict, "deliver unauthenticated unauthenticated");
+}
+
+/// Our border's lines may speak of another reverse-path than the one that was written down, or of
+/// DMARC alone: whether SPF let everybody in is asked there too.
+#[tokio::test]
+async fn whatever_passed_by_spf_is_looked_through() {
+    let desk = desk();
+    let spf = |address: &str| format!("spf=pass smtp.mailfrom={address}");
+    let dmarc = |domain: &str| format!("dmarc=pass header.from={domain}");
+    let (all, bank, other) = ("joe@all.example", "joe@bank.example", "list@plain.example");
+    let unauthenticated = "deliver unauthenticated unauthenticated";
+    for (to, path, client, results, expected) in [
+        (all, other, "192.0.2.66", spf(all), unauthenticated),
+        (all, other, "192.0.2.66", spf("all.example"), unauthenticated),
+        (bank, other, "192.0.2.10", spf(bank), "deliver authenticated spf"),
+        (all, all, "192.0.2.66", dmarc("all.example"), unauthenticated),
+        (all, other, "192.0.2.66", spf(all) + "; " + &dmarc("all.example"), unauthenticated),
+        (bank, bank, "192.0.2.10", dmarc("bank.example"), "deliver authenticated dmarc"),
+        // SPF of today fails: then it was a signature by which DMARC passed.
+        (bank, bank, "192.0.2.66", dmarc("bank.example"), "deliver authenticated dmarc"),
+        (
+            all,
+            all,
+            "192.0.2.66",
+            spf(all) + "; dkim=pass header.d=all.example; " + &dmarc("all.example"),
+            "deliver authenticated dkim",
+        ),
+    ] {
+        let message =
+            bounce(to, &(arrived(path, client, &results) + &letter(to)), "message/rfc822");
+        assert_eq!(desk.judged(to, &message).await, expected, "{path} {client} {results}");
+    }
+    // Nobody can say whom SPF let in: the domain at the most, and of DMARC nothing.
+    let desk = self::desk();
+    desk.dns.fault("all.example", Some("TXT"), Fault::ServFail, Times::Always);
+    for (path, results, expected) in [
+        (other, spf(all), "deliver authenticated spf-domain-only"),
+        (all, dmarc("all.example"), "deliver unresolved unknown"),
+    ] {
+        let message =
+            bounce(all, &(arrived(path, "192.0.2.66", &results) + &letter(all)), "message/rfc822");
+        assert_eq!(desk.judged(all, &message).await, expected, "{results}");
+    }
 }
 
 /// Our border said `spf=pass`, and nobody can say by now how many clients that lets in.
@@ -550,6 +600,32 @@ async fn only_what_a_limit_let_out_uses_it_up() {
     let verdict = "deliver unauthenticated unauthenticated";
     assert_eq!(desk.judged(to, &message).await, verdict);
     assert_eq!(desk.judged(to, &message).await, verdict);
+}
+
+/// Whom an address of ours in the form of SRS stands for cannot always be read, and its tags are
+/// anybody's to choose: all of a domain have one limit.
+#[tokio::test]
+async fn addresses_that_cannot_be_read_have_one_limit_together() {
+    let desk = desk();
+    let gone = ["gone@uni.example"];
+    let to = "SRS0=ab=cd@uni.example";
+    let (outcome, taken) = desk.decided(desk.gathered(to, &unproven(to, &gone)).await);
+    assert_eq!((outcome.as_str(), taken.len()), ("deliver unknown", 1));
+    for to in ["SRS0=ab=ce@uni.example", "srs0+x=y@uni.example", "prvs=1a2b=SRS0=q=r@uni.example"] {
+        let (outcome, _) = desk.decided(desk.gathered(to, &unproven(to, &gone)).await);
+        assert_eq!(outcome, "quarantine limit-pair", "{to}");
+    }
+    let (outcome, _) = desk.decided(desk.gathered(to, &unproven(to, &["x@uni.example"])).await);
+    assert_eq!(outcome, "deliver unknown");
+    // One that can be read has the limit of whom it stands for, whatever its tags.
+    let read = |tag: &str| format!("SRS0={tag}=cd=plain.example=joe@uni.example");
+    let (outcome, kept) =
+        desk.decided(desk.gathered(&read("a"), &unproven(&read("a"), &gone)).await);
+    assert_eq!((outcome.as_str(), kept.len()), ("deliver unauthenticated", 1));
+    for to in [read("b"), "joe@plain.example".to_owned()] {
+        let (outcome, _) = desk.decided(desk.gathered(&to, &unproven(&to, &gone)).await);
+        assert_eq!(outcome, "quarantine limit-pair", "{to}");
+    }
 }
 
 /// Another spelling of a mailbox, or another recipient beside one, opens no limit anew.

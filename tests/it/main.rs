@@ -33,6 +33,7 @@ mod loops;
 mod quarantine;
 mod records;
 mod relay;
+mod remembered;
 mod rig;
 #[path = "../support/schema.rs"]
 mod schema;

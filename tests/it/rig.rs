@@ -30,6 +30,7 @@ use replyguard::mail::time::Timestamp;
 use replyguard::relay::Relay;
 use replyguard::relay::connect::Connect;
 use replyguard::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
+use replyguard::store::Store;
 use replyguard::store::answers::Answers;
 use replyguard::store::null::Null;
 use replyguard::wire::endpoint::Protocol;
@@ -137,13 +138,24 @@ impl Rig {
         disk: ModelDisk,
         connect: Arc<dyn Connect>,
     ) -> Rig {
+        Rig::over(now, config, disk, connect, None).await
+    }
+
+    /// The same with a tap, and what it remembers.
+    pub async fn over(
+        now: Timestamp,
+        config: &Config,
+        disk: ModelDisk,
+        connect: Arc<dyn Connect>,
+        tapped: Option<Arc<dyn Store>>,
+    ) -> Rig {
         let layer: Arc<dyn Disk> = Arc::new(disk.clone());
         let trail = Trail::open(Arc::clone(&layer), config.audit.clone()).await.unwrap();
         let (quarantine, _) = Quarantine::open(layer, config.quarantine.clone()).await.unwrap();
         let inquiry = Inquiry {
             facts: Arc::new(ThoughtUp),
-            store: Arc::new(Null),
-            is_tapped: false,
+            is_tapped: tapped.is_some(),
+            store: tapped.unwrap_or_else(|| Arc::new(Null)),
             answers: Answers::new([1; 32]),
             loops: LoopMemory::new(
                 FingerprintKey::new([3; 32]),

@@ -50,9 +50,9 @@ fn domain(text: &str) -> Domain {
 }
 
 /// A site with a tap: what came in is in `store`, replies go through `inquiry`.
-struct Desk {
-    store: Arc<dyn Store>,
-    inquiry: Inquiry,
+pub struct Desk {
+    pub store: Arc<dyn Store>,
+    pub inquiry: Inquiry,
     number: std::cell::Cell<u32>,
 }
 
@@ -80,13 +80,13 @@ fn desk_over(store: Arc<dyn Store>, change: impl FnOnce(&mut Policy)) -> Desk {
     Desk { store, inquiry, number: std::cell::Cell::new(0) }
 }
 
-fn memory() -> Arc<dyn Store> {
+pub fn memory() -> Arc<dyn Store> {
     let retention = Duration::from_secs(7 * 86_400);
     let bounds = memory::Settings { retention, records_max: 100_000, bytes_max: 64 << 20 };
     Arc::new(Memory::new(bounds, Arc::new(StoreKey::new([1; 32]))))
 }
 
-fn desk() -> Desk {
+pub fn desk() -> Desk {
     desk_over(memory(), |_| {})
 }
 
@@ -126,6 +126,8 @@ fn findings(results: &str, mail_from: &str, from: &str) -> Findings {
                 signs_sender: false,
                 header_only: false,
                 reason: None,
+                signature: None,
+                recipients: 0,
             }),
             _ => findings.dmarc.push(DmarcFinding { result, from_domain: named }),
         }
@@ -135,7 +137,7 @@ fn findings(results: &str, mail_from: &str, from: &str) -> Findings {
 
 impl Desk {
     /// A message comes in, now.
-    fn inbound(&self, results: &str, mail_from: &str, from: &str) -> Inbound {
+    pub fn inbound(&self, results: &str, mail_from: &str, from: &str) -> Inbound {
         let (number, at) = (self.number.get() + 1, self.inquiry.now());
         self.number.set(number);
         Inbound {
@@ -156,6 +158,7 @@ impl Desk {
             from: vec![address(from)],
             sender: None,
             reply_to: Vec::new(),
+            notify: Vec::new(),
             kind: SubjectKind::default(),
             spam: None,
             findings: vec![findings(results, mail_from, from)],
@@ -163,7 +166,7 @@ impl Desk {
         }
     }
 
-    fn genuine(&self) -> Inbound {
+    pub fn genuine(&self) -> Inbound {
         let results = "spf=pass joe@bank.example dkim=pass bank.example dmarc=pass bank.example";
         self.inbound(results, "joe@bank.example", "joe@bank.example")
     }
@@ -173,17 +176,17 @@ impl Desk {
         self.inbound(results, "joe@bank.example", "joe@bank.example")
     }
 
-    async fn came(&self, record: Inbound) -> Inbound {
+    pub async fn came(&self, record: Inbound) -> Inbound {
         self.store.remember(&record).await.unwrap();
         record
     }
 
-    async fn later(&self, seconds: u64) {
+    pub async fn later(&self, seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;
     }
 
     /// A reply of ann to `to`, which names what it answers by `header`.
-    async fn explained(&self, to: &str, header: &str) -> Explained {
+    pub async fn explained(&self, to: &str, header: &str) -> Explained {
         let date = self.inquiry.now().header_date();
         let text = format!(
             "Return-Path: <>\nDate: {date}\nFrom: Ann <ann@uni.example>\nTo: {to}\n\
@@ -201,7 +204,7 @@ impl Desk {
     }
 
     /// `action reason`, and by what the message was found: `deliver authenticated pair 1`.
-    async fn reply(&self, to: &str, header: &str) -> String {
+    pub async fn reply(&self, to: &str, header: &str) -> String {
         let explained = self.explained(to, header).await;
         let decision = &explained.decisions[0];
         let answered = explained.evidence.recipients[0].answered.as_ref();
@@ -209,12 +212,12 @@ impl Desk {
         format!("{} {}{}", decision.action, decision.reason, by.unwrap_or_default())
     }
 
-    async fn vacation(&self) -> String {
+    pub async fn vacation(&self) -> String {
         self.reply("joe@bank.example", "").await
     }
 }
 
-fn envelope(to: &str) -> Envelope {
+pub fn envelope(to: &str) -> Envelope {
     let recipient = Recipient {
         path: ForwardPath::Address(address(to)),
         path_text: format!("<{to}>"),
@@ -231,7 +234,7 @@ fn envelope(to: &str) -> Envelope {
     }
 }
 
-fn in_reply_to(record: &Inbound) -> String {
+pub fn in_reply_to(record: &Inbound) -> String {
     format!("In-Reply-To: <{}>\n", record.message_ids[0])
 }
 

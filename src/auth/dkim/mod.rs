@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::auth::dkim::canonical::{Body, Form, without_signature, write};
 use crate::auth::dkim::tags::{Key, Refusal, Role, Signature, Tags};
 use crate::auth::dns::{Answer, Dns, Kind, Question, Record};
-use crate::judge::evidence::{AuthResult, DkimFinding};
+use crate::judge::evidence::{AuthResult, DkimFinding, SignatureId};
 use crate::mail::address::Domain;
 use crate::mail::author::Author;
 use crate::mail::limits::{
@@ -65,6 +65,8 @@ pub struct DkimOutcome {
     pub signs_sender: bool,
     /// Why it is not `pass`; empty when it is.
     pub reason: String,
+    /// Which signature it is; `None` when it cannot be read.
+    pub signature: Option<SignatureId>,
 }
 
 impl DkimOutcome {
@@ -77,6 +79,8 @@ impl DkimOutcome {
             signs_sender: self.signs_sender,
             header_only: self.proof == Proof::Header,
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
+            signature: self.signature,
+            recipients: 0,
         }
     }
 }
@@ -133,6 +137,12 @@ impl Prepared {
     pub fn first_domain(&self) -> &str {
         let mut open = self.candidates.iter().filter(|candidate| candidate.open.is_some());
         open.find_map(|candidate| candidate.outcome.domain.as_ref()).map_or("", Domain::as_str)
+    }
+
+    /// Which signatures there are that can be read, each with its domain.
+    pub fn signatures(&self) -> impl Iterator<Item = (&Domain, SignatureId)> {
+        let outcomes = self.candidates.iter().map(|candidate| &candidate.outcome);
+        outcomes.filter_map(|outcome| outcome.domain.as_ref().zip(outcome.signature))
     }
 
     /// Reads the signatures and hashes what they sign. No I/O; the body is hashed at most twice,
@@ -273,6 +283,7 @@ fn candidate(
         signs_from: false,
         signs_sender: false,
         reason: "no tag list".to_owned(),
+        signature: None,
     };
     let signature = match tags.as_ref().map(|tags| Signature::parse(tags, Role::Dkim)) {
         Some(Ok(signature)) => signature,
@@ -282,6 +293,7 @@ fn candidate(
         }
         None => return Candidate { outcome, open: None },
     };
+    outcome.signature = Some(SignatureId::of(&signature.signature));
     outcome.signs_from = signs_all(fields, &signature, "from");
     outcome.signs_sender = signs_all(fields, &signature, "sender");
     if signature.expires.is_some_and(|expires| expires < now) {
