@@ -267,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
             mail_from: mail.map_or(ReversePath::Null, |mail| mail.path.clone()),
             envelope_id: mail.and_then(|mail| mail.parameters.envid()).map(xtext_decoded),
             recipients: passed.recipients,
-            message: passed.message,
+            message: self.share.hand_on(passed.message),
             spam_field: tap.settings().spam_field.clone(),
         };
         let mut verifying = tap.begin(seen, passed.kept);
