@@ -134,24 +134,36 @@ metrics! {
     STORE_LOST: Gauge "store_lost_records",
         "Records refused or lost since the start",
         "Above 0: their answers count as unknown; look at the disk";
+    SUBJECTS: Counter "subjects",
+        "Recipients of responses by what their subject message was found by in the memory of what came in: `none`, or only somebody else's (`stranger`)",
+        "`none` rises: mail comes in past the taps, or `[store]` is too small for the mail of its retention";
     TAP_SEEN: Gauge "tap_messages",
-        "Inbound messages that the taps saw since the start",
+        "Inbound messages that each tap saw since the start",
         "Stands still while mail comes in: the MTA goes on without the tap; look at its log";
+    TAP_RATE: Gauge "tap_messages_per_minute",
+        "Those of the last minute",
+        "As above";
+    TAP_LAG: Gauge "tap_lag_milliseconds",
+        "Time from the end of a message to its results, lately (each new one counts for an eighth)",
+        "Near `tap.wait`: look at the resolver";
     TAP_LATE: Gauge "tap_late",
-        "Those answered before their verification ended, because it took longer than `tap.wait`",
+        "Messages answered before their verification ended, because it took longer than `tap.wait`",
         "Rises: look at the resolver";
     TAP_OVERLOADED: Gauge "tap_overloaded",
-        "Those not verified, because too many were under verification",
+        "Messages not verified, because too many were under verification",
         "Rises: look at the resolver, or a flood comes in";
     TAP_STORE_FAILED: Gauge "tap_store_failed",
         "Records that the store did not take",
         "Look at the disk of the state directory";
     TAP_FAULTS: Gauge "tap_faults",
-        "Connections to taps that ended for a fault of the other side",
+        "Connections and posts to a tap that ended for a fault of the other side",
         "Look at the MTA's log";
     TAP_REFUSED: Gauge "tap_refused",
-        "Connections to taps that found no place, or are not in `tap.allow_clients`",
+        "Connections to taps that found no place, are not in `tap.allow_clients`, or showed no token",
         "Look at the log for who it was";
+    TAP_UNDECLARED: Gauge "tap_undeclared_gateways",
+        "Clients whose SPF results are not believed, because they look like gateways nobody named",
+        "`status` names them: put yours into `tap.trusted_relays`";
 }
 
 /// Labels of a counter, in their order.

@@ -28,7 +28,7 @@ use crate::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipient};
 use crate::mail::header::{Completeness, reverse_path};
 use crate::mail::message::Message;
 use crate::mail::shown::Shown;
-use crate::serve::state::{TRACE_KEY, TRACE_KEY_BEFORE, key_beside};
+use crate::serve::state::{STORE_KEY, STORE_KEY_OLD, TRACE_KEY, TRACE_KEY_BEFORE, key_beside};
 use crate::store::answers::Answers;
 use crate::store::embedded::Keys;
 use crate::store::keyed::StoreKey;
@@ -138,8 +138,8 @@ fn trace_key(config: &Config) -> TraceKey {
 /// What the daemon remembers; nothing where that cannot be read.
 fn store(config: &Config) -> Arc<dyn Store> {
     let key = |name: &str| key_beside(&config.state_dir, name).map(StoreKey::new).map(Arc::new);
-    let opened = key("store.key").map(|current| {
-        let keys = Keys { current, former: key("store.key.old") };
+    let opened = key(STORE_KEY).map(|current| {
+        let keys = Keys { current, former: key(STORE_KEY_OLD) };
         beside_daemon(&config.store, keys)
     });
     match opened {

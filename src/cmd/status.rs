@@ -111,23 +111,7 @@ fn told(status: &Status, paint: Paint) -> String {
         held.copies,
         mebibytes(held.bytes)
     ));
-    if let Some(tap) = &status.tap {
-        lines.push(format!(
-            "  {:<11} {} messages seen, {} late, {} not verified, {} not remembered",
-            "taps", tap.seen, tap.late, tap.overloaded, tap.store_failed
-        ));
-        let state = match &status.store.trouble {
-            None => paint.paint(Tone::Good, "works"),
-            Some(trouble) => paint.paint(Tone::Held, trouble),
-        };
-        lines.push(format!(
-            "  {:<11} {}, {} records, {:.1} MiB {state}",
-            "store",
-            status.store.backend,
-            status.store.records,
-            mebibytes(status.store.bytes)
-        ));
-    }
+    lines.extend(told_of_taps(status, paint));
     let outcomes = status.outcomes.iter().filter(|outcome| outcome.recipients > 0);
     let outcomes: Vec<String> =
         outcomes.map(|outcome| format!("{} {}", outcome.recipients, outcome.outcome)).collect();
@@ -136,11 +120,52 @@ fn told(status: &Status, paint: Paint) -> String {
         false => outcomes.join(", "),
     };
     lines.push(format!("  {:<11} {outcomes}", "recipients"));
+    lines.extend(status.notices.iter().map(|notice| format!("* {notice}")));
     for trouble in &status.troubles {
         lines.push(paint.paint(Tone::Held, &format!("! {trouble}")));
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// The taps, the store, and whether it is of use.
+fn told_of_taps(status: &Status, paint: Paint) -> Vec<String> {
+    let mut lines = Vec::new();
+    for tap in &status.taps {
+        let lag = tap.lag_ms.map_or(String::new(), |lag| format!(", verified after {lag} ms"));
+        lines.push(format!(
+            "  {:<11} {} messages, {} a minute{lag}; {} late, {} not verified, {} not remembered, \
+             {} faults",
+            format!("{} tap", tap.tap),
+            tap.seen,
+            tap.per_minute,
+            tap.late,
+            tap.overloaded,
+            tap.store_failed,
+            tap.faults
+        ));
+    }
+    let Some(subjects) = status.subjects else { return lines };
+    let state = match &status.store.trouble {
+        None => paint.paint(Tone::Good, "works"),
+        Some(trouble) => paint.paint(Tone::Held, trouble),
+    };
+    lines.push(format!(
+        "  {:<11} {}, {} records, {:.1} MiB {state}",
+        "store",
+        status.store.backend,
+        status.store.records,
+        mebibytes(status.store.bytes)
+    ));
+    let share = (subjects.found * 100).checked_div(subjects.judged);
+    lines.push(match share {
+        Some(share) => format!(
+            "  {:<11} {} of {} found what they answer ({share} %)",
+            "responses", subjects.found, subjects.judged
+        ),
+        None => format!("  {:<11} none yet", "responses"),
+    });
+    lines
 }
 
 /// For showing: the tenth that is lost to rounding does not matter.
@@ -154,7 +179,7 @@ mod tests {
     use super::*;
     use crate::serve::admin::{
         AuditStatus, InUse, Listening, NextHopStatus, Outcomes, QuarantineStatus, StoreStatus,
-        TapStatus,
+        SubjectsStatus, TapStatus,
     };
 
     #[test]
@@ -183,14 +208,19 @@ mod tests {
                 lost: 0,
             },
             quarantine: QuarantineStatus { messages: 2, copies: 998, bytes: 1_600_000, dropped: 0 },
-            tap: Some(TapStatus {
+            notices: vec!["192.0.2.7 looks like a gateway".into()],
+            taps: vec![TapStatus {
+                tap: "milter".into(),
                 seen: 12,
+                per_minute: 3,
+                lag_ms: Some(41),
                 late: 1,
                 overloaded: 0,
                 store_failed: 0,
                 faults: 0,
-                refused: 0,
-            }),
+            }],
+            taps_refused: 0,
+            subjects: Some(SubjectsStatus { judged: 3, found: 2 }),
             store: StoreStatus {
                 backend: "embedded".into(),
                 records: 12,
@@ -213,9 +243,11 @@ replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
   sessions    3 of 10000 clients, 1 of 40 with next hops
   audit log   /a.jsonl written
   quarantine  2 messages, 998 further copies, 1.5 MiB
-  taps        12 messages seen, 1 late, 0 not verified, 0 not remembered
+  milter tap  12 messages, 3 a minute, verified after 41 ms; 1 late, 0 not verified, 0 not remembered, 0 faults
   store       embedded, 12 records, 1.0 MiB works
+  responses   2 of 3 found what they answer (66 %)
   recipients  7 relayed, 1000 held
+* 192.0.2.7 looks like a gateway
 ! next hop b:25 does not answer
 ";
         assert_eq!(told(&status, Paint::plain()), wanted);

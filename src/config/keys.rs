@@ -309,7 +309,7 @@ pub const KEYS: &[Key] = &[
     new(
         "store.plain",
         "false",
-        "true: records stand in the file readable. Otherwise they are sealed with `<state_dir>/store.key`; to change that, move it to store.key.old for the retention.",
+        "true: records stand in the file readable. Otherwise they are sealed with `<state_dir>/store.key`; to change that, move it to store.key.old and restart: that is read for the retention, and then removed.",
     ),
     new(
         "audit.path",

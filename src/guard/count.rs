@@ -6,8 +6,9 @@ use crate::guard::Guard;
 use crate::guard::act::{Acted, Told};
 use crate::guard::outcome::Outcome;
 use crate::judge::classify::Guarded;
-use crate::judge::decision::Decision;
-use crate::meter::{DECISIONS, GAPS, LOOPS, OUTCOMES, VERDICTS, WOULD};
+use crate::judge::correlation::Standing;
+use crate::judge::decision::{Action, Decision};
+use crate::meter::{DECISIONS, GAPS, LOOPS, OUTCOMES, SUBJECTS, VERDICTS, WOULD};
 
 impl Guard {
     /// Counts a message that was answered.
@@ -24,12 +25,30 @@ impl Guard {
             }
             self.count_finding(decision);
         }
+        self.count_subjects(acted, told);
         for outcome in &acted.outcomes {
             meter.count(OUTCOMES, &[("outcome", word(outcome))]);
         }
         if told.case.class.guarded() != Guarded::No {
             for gap in &told.evidence.gaps {
                 meter.count(GAPS, &[("cause", gap.cause.as_str())]);
+            }
+        }
+    }
+
+    /// By what the memory found what the judged recipients are answered for. A response that is to
+    /// come again is counted then.
+    fn count_subjects(&self, acted: &Acted, told: &Told<'_>) {
+        if !self.inquiry().is_tapped || told.case.class.guarded() != Guarded::Response {
+            return;
+        }
+        for (decision, known) in acted.decisions.iter().zip(&told.evidence.recipients) {
+            if decision.verdict.is_some() && decision.action != Action::Defer {
+                let found = known.answered.as_ref().map_or("none", |found| match found.recipient {
+                    Standing::ReplyTarget => found.by.as_str(),
+                    Standing::Stranger => found.recipient.as_str(),
+                });
+                self.meter().count(SUBJECTS, &[("found", found)]);
             }
         }
     }

@@ -22,6 +22,7 @@ pub mod reverify;
 pub mod sealed;
 pub mod stamp;
 pub mod tap;
+pub mod tapped;
 
 use std::future::Future;
 use std::sync::Arc;

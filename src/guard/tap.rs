@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +21,7 @@ use crate::auth::dkim::{DkimReport, Extent, Prepared};
 use crate::guard::ids::Ids;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::reverify::spf_finding;
+use crate::guard::tapped::Counts;
 use crate::judge::alignment::{Aligned, aligned, shares_registrable};
 use crate::judge::arrival::{Arrival, Seen, arrival};
 use crate::judge::evidence::{
@@ -70,23 +70,6 @@ pub struct Results {
     pub dmarc: Option<DmarcFinding>,
 }
 
-/// What the taps did since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// Messages seen.
-    pub seen: AtomicU64,
-    /// Messages answered before their verification ended.
-    pub late: AtomicU64,
-    /// Messages not verified, because too many were.
-    pub overloaded: AtomicU64,
-    /// Records that the store did not take.
-    pub store_failed: AtomicU64,
-    /// Connections that ended for a fault of the peer.
-    pub faults: AtomicU64,
-    /// Connections that found no place.
-    pub refused: AtomicU64,
-}
-
 /// A message under verification. When it is dropped, nobody hears of it.
 pub struct Verifying {
     pending: Inbound,
@@ -116,13 +99,6 @@ impl Verifying {
         if let Ok(Ok(results)) = timeout(patience, &mut self.task.0).await {
             self.results = Some(results);
         }
-    }
-}
-
-impl Counts {
-    /// One more.
-    pub fn add(count: &AtomicU64) {
-        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -180,13 +156,17 @@ impl Tap {
 
     /// Begins to verify a message that is not accepted yet. Nothing is remembered of it before.
     pub fn begin(self: &Arc<Tap>, seen: Seen, kept: Kept) -> Verifying {
-        Counts::add(&self.counts.seen);
+        self.counts.of(seen.tap).saw(seen.arrived);
         let in_force = self.inquiry.in_force();
         let arrival = arrival(&seen, &in_force.policy.site);
         let (pending, is_from_inside) = (arrival.record.clone(), arrival.is_from_inside);
         let tap = Arc::clone(self);
         let deadline = Instant::now() + VERIFICATION_TIME_MAX;
-        let verified = async move { tap.verified(arrival, seen.message, kept, deadline).await };
+        let verified = async move {
+            let results = tap.verified(arrival, seen.message, kept, deadline).await;
+            tap.counts.of(seen.tap).took(tap.now().since(seen.arrived));
+            results
+        };
         let task = Task(tokio::spawn(verified));
         Verifying { pending, is_from_inside, task, results: None, queue_id: None }
     }
@@ -208,7 +188,7 @@ impl Tap {
         let record = with_id(record);
         let is_late = results.is_none();
         if is_late {
-            Counts::add(&self.counts.late);
+            Counts::add(&self.counts.of(record.tap).late);
         }
         let tap = Arc::clone(self);
         let (told, hears) = oneshot::channel();
@@ -226,7 +206,7 @@ impl Tap {
 
     /// Remembers a message that another program verified.
     pub async fn take_verified(&self, seen: &Seen, said: &Said, spam: Option<SpamScore>) {
-        Counts::add(&self.counts.seen);
+        self.counts.of(seen.tap).saw(seen.arrived);
         let in_force = self.inquiry.in_force();
         let arrival = arrival(seen, &in_force.policy.site);
         self.remember(&complete(arrival, &seen.message, said, spam)).await;
@@ -239,7 +219,7 @@ impl Tap {
             Ok(Err(fault)) => fault.to_string(),
             Err(_elapsed) => "the store did not answer in time".to_owned(),
         };
-        Counts::add(&self.counts.store_failed);
+        Counts::add(&self.counts.of(record.tap).store_failed);
         warn!(%failed, "an inbound message is not remembered");
     }
 
@@ -262,7 +242,7 @@ impl Tap {
             author.sign = Some(AuthorSign::Unreadable);
         }
         let Ok(_place) = self.places.try_acquire() else {
-            Counts::add(&self.counts.overloaded);
+            Counts::add(&self.counts.of(record.tap).overloaded);
             let detail = "too many messages were being verified";
             record.gaps.push(Gap::new(GapCause::NotEvaluated, detail));
             record.findings = vec![findings(&record, &author, None, None)];
@@ -284,6 +264,9 @@ impl Tap {
         }
         let mut findings = findings(&record, &author, spf, report.as_ref());
         let dmarc = self.dmarc(&author, &findings, own, deadline).await;
+        // Why: SPF of a client that a gateway hides could have passed.
+        let hidden = record.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay);
+        let dmarc = dmarc.filter(|(found, _)| !hidden || found.result != AuthResult::Fail);
         findings.evaluated.dmarc = dmarc.is_some();
         let stands = dmarc.clone().filter(|(_, rests)| may_stand(*rests, &findings));
         findings.dmarc.extend(stands.map(|(dmarc, _)| dmarc));
@@ -324,7 +307,11 @@ impl Tap {
         };
         let now = self.now();
         let prepared = match message.len() <= VERIFIED_INLINE_BYTES_MAX {
-            true => Prepared::read(&message, extent, now),
+            true => {
+                let prepared = Prepared::read(&message, extent, now);
+                drop(message);
+                prepared
+            }
             false => {
                 let hashing = move || Prepared::read(&message, extent, now);
                 tokio::task::spawn_blocking(hashing).await.ok()?
@@ -470,7 +457,8 @@ fn findings(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::{Mutex, atomic::AtomicBool};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use arc_swap::ArcSwap;
 
@@ -663,7 +651,7 @@ pub(crate) mod tests {
         assert_eq!(states(), [(id, State::Pending)]);
         tokio::time::sleep(SECOND * 7).await;
         assert_eq!(states(), [(id, State::Pending), (id, State::Complete)]);
-        assert_eq!(tap.counts().late.load(Ordering::Relaxed), 1);
+        assert_eq!(tap.counts().of(TapKind::Milter).late.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -686,7 +674,7 @@ pub(crate) mod tests {
             let (_, waited) = take(&tap).await;
             assert!(waited <= SECOND * 2, "{waited:?}");
             tokio::time::sleep(STORE_DEADLINE).await;
-            assert_eq!(tap.counts().store_failed.load(Ordering::Relaxed), 1);
+            assert_eq!(tap.counts().of(TapKind::Milter).store_failed.load(Ordering::Relaxed), 1);
         }
     }
 
@@ -712,6 +700,25 @@ pub(crate) mod tests {
             let record = shelf.records.lock().unwrap().pop().unwrap();
             assert_eq!(record.findings[0].dmarc.len(), recorded, "{from}");
         }
+    }
+
+    /// Goal: whoever comes through a gateway that hides him did not fail. Method: a client with a
+    /// private address, so that SPF cannot be asked.
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_gateway_that_hides_the_client_nothing_failed() {
+        let (tap, shelf) = tap(Duration::ZERO);
+        let hidden = Some("10.0.0.7".parse().unwrap());
+        let seen = Seen { client: hidden, ..seen(&tap, "joe@far.example", "joe@far.example") };
+        assert!(tap.take(seen, Kept::Whole).await.results.unwrap().dmarc.is_none());
+        let record = shelf.records.lock().unwrap().pop().unwrap();
+        assert_eq!(
+            record.findings[0].evaluated,
+            Evaluated { spf: false, dkim: true, dmarc: false }
+        );
+        assert_eq!(
+            (&record.findings[0].spf[..], &record.findings[0].dmarc[..]),
+            (&[][..], &[][..])
+        );
     }
 
     #[tokio::test(start_paused = true)]

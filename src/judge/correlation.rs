@@ -440,7 +440,7 @@ impl Answered {
 }
 
 /// The record of the first arrival of a message that an inside host gave back: the latest before
-/// it with the same MAIL FROM that shares a Message-ID or, when it has none, a recipient.
+/// it with the same MAIL FROM that shares a Message-ID or, when it had none, a recipient.
 fn parent<'r>(child: &Inbound, recalled: &'r [Recalled]) -> Option<&'r Recalled> {
     let before = recalled.iter().filter(|found| {
         let record = &found.record;
@@ -450,12 +450,23 @@ fn parent<'r>(child: &Inbound, recalled: &'r [Recalled]) -> Option<&'r Recalled>
             && record.arrived <= child.arrived.plus(DATES_AGREE_WITHIN)
             && apart <= REINJECTED_WITHIN
             && same_path(&record.mail_from, &child.mail_from)
-            && match child.message_ids.is_empty() {
+            && match child.message_ids.is_empty() || are_both_without_id(record, child) {
                 true => child.recipients.iter().any(|to| record.went_to(to)),
                 false => child.message_ids.iter().any(|id| record.message_ids.contains(id)),
             }
     });
     before.max_by_key(|found| found.record.arrived)
+}
+
+/// Whether a message had no Message-ID, and the MTA that took it back made one of the queue id it
+/// gave it then.
+fn are_both_without_id(first: &Inbound, back: &Inbound) -> bool {
+    let queue_id = back.queue_id.as_deref().filter(|id| !id.is_empty());
+    first.message_ids.is_empty()
+        && back.message_ids.iter().all(|id| {
+            let local = id.split('@').next().unwrap_or_default();
+            queue_id.is_some_and(|queue_id| local.ends_with(queue_id))
+        })
 }
 
 fn same_path(one: &ReversePath, other: &ReversePath) -> bool {
@@ -610,6 +621,7 @@ mod tests {
             let (what, value) = part.split_once('=').unwrap_or((part, ""));
             let text = || value.to_owned();
             match what {
+                "no-id" => record.message_ids = Vec::new(),
                 "id" => record.message_ids = vec![format!("{value}@bank.example")],
                 "to" => record.recipients = vec![address(&format!("{value}@uni.example"))],
                 "path" => record.mail_from = ReversePath::Address(address(value)),
@@ -814,6 +826,8 @@ mod tests {
             // The pair counts from when it came back: the filter took its time.
             ("a slow filter", "", "1@900 2@8,back,id=m1", "pair of 1: 1"),
             ("no first arrival", "", "2@8,back,id=m1", "pair of 1: 2?"),
+            ("an id made up", "", "1@9,no-id 2@8,back,queue=Q2,id=7.Q2", "pair of 1: 1"),
+            ("one of its own", "", "1@700,no-id 2@8,back,queue=Q2,id=m1", "pair of 1: 2?"),
             ("somebody else's", "", "1@700,path=eve@spam.example 2@8,back,id=m1", "pair of 1: 2?"),
             // A forger who reuses the id: his own first arrival is the nearest.
             ("the forger's", NAMED, "1@5000 3@10,id=m1 2@8,back,id=m1", "message-id of 2: 3"),

@@ -2,7 +2,7 @@
 //!
 //! `GET /status` is a `Status` as JSON, `GET /metrics` OpenMetrics, `GET /healthz` 200 or 503 with a
 //! line for each trouble. All on `admin.socket`, which its permissions guard, and on
-//! `admin.console`. Nothing of a message or an address stands in any of them.
+//! `admin.console`. Nothing of a message or a mail address stands in any of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +19,16 @@ use tokio::sync::Semaphore;
 use crate::guard::Guard;
 use crate::guard::tap::Tap;
 use crate::judge::policy::Mode;
+use crate::judge::subject::TapKind;
 use crate::mail::time::Timestamp;
 use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
     HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, LOOP_ENTRIES, LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED,
-    OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST, STORE_RECORDS, STORE_UP, TAP_FAULTS,
-    TAP_LATE, TAP_OVERLOADED, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED,
+    OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST, STORE_RECORDS, STORE_UP, SUBJECTS,
+    TAP_FAULTS, TAP_LAG, TAP_LATE, TAP_OVERLOADED, TAP_RATE, TAP_REFUSED, TAP_SEEN,
+    TAP_STORE_FAILED, TAP_UNDECLARED,
 };
+use crate::store::relays::UNDECLARED;
 
 /// The role of a tap's listener.
 pub const TAP_ROLE: &str = "tap";
@@ -42,6 +45,8 @@ pub struct Admin {
     pub listeners: Vec<Listening>,
     /// The inbound path.
     pub tap: Arc<Tap>,
+    /// The taps that listen.
+    pub taps: Vec<TapKind>,
     /// When it started.
     pub started: Timestamp,
 }
@@ -75,8 +80,14 @@ pub struct Status {
     pub audit: AuditStatus,
     /// The quarantine.
     pub quarantine: QuarantineStatus,
-    /// The taps; null when none listens.
-    pub tap: Option<TapStatus>,
+    /// What somebody should look at some day; nothing fails. Plain sentences.
+    pub notices: Vec<String>,
+    /// The taps that listen.
+    pub taps: Vec<TapStatus>,
+    /// Connections to them that found no place, or were not allowed.
+    pub taps_refused: u64,
+    /// Whether responses find what they answer; null without a tap.
+    pub subjects: Option<SubjectsStatus>,
     /// The memory of what came in.
     pub store: StoreStatus,
     /// Recipients since the start, by what came of the message.
@@ -136,21 +147,34 @@ pub struct QuarantineStatus {
     pub dropped: u64,
 }
 
-/// What the taps did since the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a tap did since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TapStatus {
+    /// `milter`, `smtp`, `http`.
+    pub tap: String,
     /// Inbound messages seen.
     pub seen: u64,
+    /// Those of the last minute.
+    pub per_minute: u64,
+    /// Milliseconds from the end of a message to its results, lately; null before the first.
+    pub lag_ms: Option<u64>,
     /// Those answered before their verification ended.
     pub late: u64,
     /// Those not verified, because too many were.
     pub overloaded: u64,
     /// Records that the store did not take.
     pub store_failed: u64,
-    /// Connections that ended for a fault of the MTA.
+    /// Connections and posts that ended for a fault of the other side.
     pub faults: u64,
-    /// Connections that found no place, or were not allowed.
-    pub refused: u64,
+}
+
+/// Judged recipients of responses since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectsStatus {
+    /// All.
+    pub judged: u64,
+    /// Those for whom the message that is answered was found in the store.
+    pub found: u64,
 }
 
 /// The memory of what came in.
@@ -180,6 +204,9 @@ pub struct Outcomes {
 /// What can come of a message, as `guard/count.rs` names it.
 const OUTCOME_WORDS: [&str; 6] =
     ["relayed", "held", "discarded", "deferred", "refused", "unanswered"];
+
+/// By what a subject message can be found, as `guard/count.rs` names it.
+const SUBJECTS_FOUND: [&str; 4] = ["queue-id", "message-id", "envelope-id", "pair"];
 
 /// The pages.
 pub fn router(admin: Arc<Admin>) -> Router {
@@ -258,7 +285,10 @@ impl Admin {
                 bytes: quarantine.bytes,
                 dropped: quarantine.dropped,
             },
-            tap: self.tap(),
+            notices: self.notices(),
+            taps: self.taps.iter().map(|tap| self.tap(*tap)).collect(),
+            taps_refused: self.tap.counts().refused.load(Ordering::Relaxed),
+            subjects: (!self.taps.is_empty()).then(|| self.subjects()),
             store: self.store(),
             outcomes: outcomes.collect(),
         };
@@ -266,18 +296,31 @@ impl Admin {
         status
     }
 
-    fn tap(&self) -> Option<TapStatus> {
-        let counts = self.tap.counts();
-        let listens = self.listeners.iter().any(|listener| listener.role == TAP_ROLE);
+    fn tap(&self, tap: TapKind) -> TapStatus {
+        let counts = self.tap.counts().of(tap);
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        listens.then(|| TapStatus {
-            seen: count(&counts.seen),
+        let lag = counts.lag().map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX));
+        TapStatus {
+            tap: tap.as_str().to_owned(),
+            seen: counts.seen(),
+            per_minute: counts.per_minute(self.tap.now()),
+            lag_ms: lag,
             late: count(&counts.late),
             overloaded: count(&counts.overloaded),
             store_failed: count(&counts.store_failed),
             faults: count(&counts.faults),
-            refused: count(&counts.refused),
-        })
+        }
+    }
+
+    fn subjects(&self) -> SubjectsStatus {
+        let count = |word| self.guard.meter().counted(SUBJECTS, &[("found", word)]);
+        let found = SUBJECTS_FOUND.iter().map(|word| count(word)).sum();
+        SubjectsStatus { judged: found + count("stranger") + count("none"), found }
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let undeclared = self.guard.inquiry().store.health().undeclared;
+        undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}")).collect()
     }
 
     fn store(&self) -> StoreStatus {
@@ -316,22 +359,33 @@ impl Admin {
             Reading::new(STORE_BYTES, status.store.bytes),
             Reading::new(STORE_LOST, status.store.lost),
         ];
-        readings.extend(status.tap.iter().flat_map(|tap| {
-            [
-                Reading::new(TAP_SEEN, tap.seen),
-                Reading::new(TAP_LATE, tap.late),
-                Reading::new(TAP_OVERLOADED, tap.overloaded),
-                Reading::new(TAP_STORE_FAILED, tap.store_failed),
-                Reading::new(TAP_FAULTS, tap.faults),
-                Reading::new(TAP_REFUSED, tap.refused),
-            ]
-        }));
+        if !status.taps.is_empty() {
+            readings.push(Reading::new(TAP_REFUSED, status.taps_refused));
+            readings.push(Reading::new(TAP_UNDECLARED, status.notices.len()));
+        }
+        readings.extend(status.taps.into_iter().flat_map(readings_of));
         readings.extend(status.next_hops.into_iter().filter_map(|hop| {
             let up = Reading::new(HOP_UP, i64::from(hop.up?));
             Some(Reading { labels: vec![("hop", hop.name)], ..up })
         }));
         readings
     }
+}
+
+fn readings_of(tap: TapStatus) -> impl Iterator<Item = Reading> {
+    let values = [
+        (TAP_SEEN, Some(tap.seen)),
+        (TAP_RATE, Some(tap.per_minute)),
+        (TAP_LAG, tap.lag_ms),
+        (TAP_LATE, Some(tap.late)),
+        (TAP_OVERLOADED, Some(tap.overloaded)),
+        (TAP_STORE_FAILED, Some(tap.store_failed)),
+        (TAP_FAULTS, Some(tap.faults)),
+    ];
+    values.into_iter().filter_map(move |(name, value)| {
+        let labels = vec![("tap", tap.tap.clone())];
+        Some(Reading { labels, ..Reading::new(name, value?) })
+    })
 }
 
 /// What needs somebody, with the remedy.
@@ -381,7 +435,10 @@ mod tests {
                 .to_vec(),
             audit: AuditStatus { path: "/a".into(), trouble: None, waiting_bytes: 0, lost: 0 },
             quarantine: QuarantineStatus { messages: 0, copies: 0, bytes: 0, dropped: 0 },
-            tap: None,
+            notices: Vec::new(),
+            taps: Vec::new(),
+            taps_refused: 0,
+            subjects: None,
             store: StoreStatus {
                 backend: "null".into(),
                 records: 0,

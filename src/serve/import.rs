@@ -13,7 +13,8 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 
-use crate::guard::tap::{Counts, Tap};
+use crate::guard::tap::Tap;
+use crate::guard::tapped::Counts;
 use crate::judge::arrival::Seen;
 use crate::judge::posted::{self, Posted, PostedFault};
 use crate::judge::subject::TapKind;
@@ -63,7 +64,7 @@ impl Import {
         let posted = match read() {
             Ok(posted) => posted,
             Err(fault) => {
-                Counts::add(&self.tap.counts().faults);
+                Counts::add(&self.tap.counts().of(TapKind::Http).faults);
                 return (StatusCode::BAD_REQUEST, format!("{fault}\n"));
             }
         };

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::guard::stamp::edits;
-use crate::guard::tap::{Counts, Tap};
+use crate::guard::tap::Tap;
+use crate::guard::tapped::Counts;
 use crate::judge::arrival::Seen;
 use crate::judge::posted::path;
 use crate::judge::subject::TapKind;
@@ -78,7 +79,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let mut connection = Connection { milter, stream, input, session, share, began: None };
     let ended = connection.run(&mut stopping).await;
     if let Err(Ended::Fault(fault)) = ended {
-        Counts::add(&connection.milter.tap.counts().faults);
+        Counts::add(&connection.milter.tap.counts().of(TapKind::Milter).faults);
         warn!(%fault, "a milter connection is closed");
     }
 }
@@ -88,7 +89,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let mut now = stopping.clone();
         loop {
             while let Some(frame) = Frame::next(&mut self.input)? {
-                let step = self.session.advance(frame)?;
+                let mut step = self.session.advance(frame)?;
+                if let Step::Message(arrived) = &mut step {
+                    arrived.message = self.share.hand_on(std::mem::take(&mut arrived.message));
+                }
                 self.count_kept();
                 match step {
                     Step::Listen => {}
@@ -179,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::guard::tap::tests::{Shelf, tap};
+    use crate::mail::limits::VERIFIED_INLINE_BYTES_MAX;
     use crate::wire::milter::{frame, proceed};
 
     const OFFER: &[u8] = b"\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";
@@ -198,7 +203,7 @@ mod tests {
                 tap,
                 hostname: "mx.ours.example".to_owned(),
                 authserv_id: Some("mx.ours.example".to_owned()),
-                inspect_max: 1000,
+                inspect_max: 1 << 20,
                 room: Room::new(memory_max),
             });
             let (stream, theirs) = tokio::io::duplex(1 << 16);
@@ -287,7 +292,7 @@ mod tests {
         mta.stream.write_all(b"EHLO there\r\n").await.unwrap();
         assert_eq!(mta.reply().await, None);
         mta.served.await.unwrap();
-        assert_eq!(mta.milter.tap.counts().faults.load(Ordering::Relaxed), 1);
+        assert_eq!(mta.milter.tap.counts().of(TapKind::Milter).faults.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,5 +308,36 @@ mod tests {
         while mta.reply().await.unwrap() != (b'c', vec![]) {}
         assert_eq!(mta.reply().await, None);
         assert_eq!(proceed().len(), 5);
+    }
+
+    /// Goal: a body counts while it is being hashed, whoever has given up waiting for that. Method:
+    /// the only thread for hashing is busy, and the MTA leaves.
+    #[test]
+    fn a_body_counts_until_it_is_hashed() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (go_on, waits) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || waits.recv());
+            let mut mta = Mta::connect(1 << 20);
+            let body = vec![b'x'; VERIFIED_INLINE_BYTES_MAX];
+            let mut letter = letter();
+            let place = letter.iter().position(|(letter, _)| *letter == b'B').unwrap();
+            letter.splice(place..=place, body.chunks(60_000).map(|part| (b'B', part)));
+            mta.say(&[(b'O', OFFER)]).await;
+            mta.say(&letter).await;
+            while mta.milter.tap.counts().of(TapKind::Milter).seen() == 0 {
+                tokio::task::yield_now().await;
+            }
+            drop(mta.stream);
+            mta.served.abort();
+            let _ = mta.served.await;
+            assert!(mta.milter.room.used() > body.len());
+            go_on.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            // The thread takes one after the other.
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(mta.milter.room.used(), 0);
+        });
     }
 }

@@ -17,6 +17,7 @@ pub mod taps;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
@@ -36,6 +37,7 @@ use crate::guard::clock::Clock;
 use crate::guard::inquiry::{InForce, Inquiry};
 use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
+use crate::judge::subject::TapKind;
 use crate::mail::limits::{
     EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
 };
@@ -43,7 +45,7 @@ use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening, TAP_ROLE};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{Locks, SIGHTINGS, StateDir, StateError, write_new};
+use crate::serve::state::{Locks, SIGHTINGS, StateDir, StateError, remove_former_key, write_new};
 use crate::serve::taps::Taps;
 use crate::store::answers::Answers;
 use crate::store::embedded::OpenError;
@@ -98,6 +100,8 @@ pub struct Server {
     /// Where it says how it is.
     pages: Vec<Listener>,
     admin: Arc<Admin>,
+    /// How long the store keeps what came in.
+    retention: Duration,
     /// Kept: the lock on the state directory lasts as long as it does.
     _state: StateDir,
     /// Those on quarantine and log too.
@@ -160,6 +164,7 @@ impl Server {
             .flat_map(|(role, places)| listening(role, places))
             .collect(),
             tap,
+            taps: listening_taps(config),
             started: guard.now(),
         });
         Ok(Server {
@@ -172,6 +177,7 @@ impl Server {
             sessions,
             pages,
             admin,
+            retention: config.store.retention,
             _state: state,
             _locks: locks,
         })
@@ -204,6 +210,7 @@ impl Server {
             sessions,
             pages,
             admin,
+            retention,
             _state,
             _locks,
         } = self;
@@ -224,7 +231,7 @@ impl Server {
         }
         let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
         let state_dir = _state.path().to_owned();
-        let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone()));
+        let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone(), retention));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
@@ -391,8 +398,8 @@ fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
     }
 }
 
-/// What is done now and then: idle sessions end, old held messages go.
-async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
+/// What is done now and then: idle sessions end, old held messages go, and a key that is not needed.
+async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf, retention: Duration) {
     let (mut tidy, mut expire) = (interval(TIDY_EVERY), interval(EXPIRE_EVERY));
     let mut saved = guard.inquiry().loops.changes();
     loop {
@@ -406,10 +413,13 @@ async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf) {
                     save_sightings(&guard, &state_dir).await;
                 }
             }
-            _ = expire.tick() => match guard.quarantine().expire(guard.now()).await {
-                Ok(expired) => say(&expired),
-                Err(fault) => warn!(%fault, "old held messages could not be removed"),
-            },
+            _ = expire.tick() => {
+                forget_former_key(&state_dir, retention);
+                match guard.quarantine().expire(guard.now()).await {
+                    Ok(expired) => say(&expired),
+                    Err(fault) => warn!(%fault, "old held messages could not be removed"),
+                }
+            }
         }
     }
 }
@@ -465,6 +475,16 @@ async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartErro
     })
 }
 
+/// The taps that are configured.
+fn listening_taps(config: &Config) -> Vec<TapKind> {
+    let taps = [
+        (TapKind::Milter, &config.tap.milter),
+        (TapKind::Smtp, &config.tap.smtp),
+        (TapKind::Http, &config.tap.http),
+    ];
+    taps.into_iter().filter(|(_, places)| !places.is_empty()).map(|(tap, _)| tap).collect()
+}
+
 /// The tap, over the store that the guard asks.
 fn inbound(config: &Config, inquiry: &Arc<Inquiry>) -> Arc<Tap> {
     let settings =
@@ -479,6 +499,15 @@ fn memory(config: &Config, state: &StateDir) -> Result<Arc<dyn Store>, StartErro
         error!(damage, "the store begins anew: what came in before is not known");
     }
     Ok(store)
+}
+
+/// Lets go of the store's former key when no record needs it any more.
+fn forget_former_key(state_dir: &Path, retention: Duration) {
+    match remove_former_key(state_dir, retention, SystemTime::now()) {
+        Ok(true) => info!("store.key.old is removed: nothing is kept that was written with it"),
+        Ok(false) => {}
+        Err(fault) => warn!(%fault, "store.key.old could not be removed"),
+    }
 }
 
 /// Lets go of records that are too old, all of them, a part at a time.

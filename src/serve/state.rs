@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::audit::held::LOCK;
 use crate::judge::fingerprint::FingerprintKey;
@@ -44,6 +45,12 @@ pub const TRACE_KEY: &str = "trace.key";
 
 /// The file of the key before it, whose traces still count for a week.
 pub const TRACE_KEY_BEFORE: &str = "trace.key.before";
+
+/// The file of the store's key. To replace it, name it `STORE_KEY_OLD` and start again.
+pub const STORE_KEY: &str = "store.key";
+
+/// The file of the key before it, until nothing is kept any more that was written with it.
+pub const STORE_KEY_OLD: &str = "store.key.old";
 
 /// The file of messages that may be going round.
 pub const SIGHTINGS: &str = "sightings";
@@ -87,10 +94,10 @@ impl StateDir {
     }
 
     /// The key of the store, and the one before it, where the administrator moved that to
-    /// `store.key.old`: what was written with it is read until it is taken away.
+    /// `store.key.old`: what was written with it is read for the retention.
     pub fn store_keys(&self) -> Result<Keys, StateError> {
-        let current = Arc::new(StoreKey::new(self.key("store.key")?));
-        let former = key_beside(&self.path, "store.key.old");
+        let current = Arc::new(StoreKey::new(self.key(STORE_KEY)?));
+        let former = key_beside(&self.path, STORE_KEY_OLD);
         Ok(Keys { current, former: former.map(|key| Arc::new(StoreKey::new(key))) })
     }
 
@@ -156,6 +163,27 @@ fn lock(file: &Path, path: &Path, key: &'static str) -> Result<File, StateError>
     }
 }
 
+/// Removes the store's former key when it and the present one are older than the retention: the last
+/// record written with it is gone by then. Whether it did.
+///
+/// Why the time of the last change of its inode: moving a file does not change its date.
+pub fn remove_former_key(path: &Path, retention: Duration, now: SystemTime) -> io::Result<bool> {
+    let (former, current) = (path.join(STORE_KEY_OLD), path.join(STORE_KEY));
+    let moved = match std::fs::metadata(&former) {
+        Ok(of) => UNIX_EPOCH + Duration::from_secs(u64::try_from(of.ctime()).unwrap_or(0)),
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(fault) => return Err(fault),
+    };
+    let made = std::fs::metadata(&current)?.modified()?;
+    let since = moved.max(made);
+    if now.duration_since(since).unwrap_or_default() <= retention {
+        return Ok(false);
+    }
+    std::fs::remove_file(&former)?;
+    File::open(path)?.sync_all()?;
+    Ok(true)
+}
+
 /// A key of a state directory that may be another's; `None` when it cannot be read.
 pub fn key_beside(state_dir: &Path, name: &str) -> Option<[u8; 32]> {
     std::fs::read(state_dir.join(name)).ok()?.try_into().ok()
@@ -198,6 +226,26 @@ mod tests {
         assert_eq!(state.key(TRACE_KEY_BEFORE).unwrap(), first);
         std::fs::write(folder.path().join(TRACE_KEY_BEFORE), b"short").unwrap();
         assert!(matches!(state.trace_key(), Err(StateError::NoKey { .. })));
+    }
+
+    #[test]
+    fn a_store_key_that_was_replaced_goes_after_the_retention() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, week) = (folder.path(), Duration::from_secs(7 * 86_400));
+        let gone = |after| remove_former_key(at, week, SystemTime::now() + after).unwrap();
+        let state = StateDir::open(at).unwrap();
+        let first = state.key(STORE_KEY).unwrap();
+        assert!(!gone(week * 2), "there is no former key");
+        std::fs::rename(at.join(STORE_KEY), at.join(STORE_KEY_OLD)).unwrap();
+        // Made long ago, moved just now.
+        let old = File::options().write(true).open(at.join(STORE_KEY_OLD)).unwrap();
+        old.set_modified(UNIX_EPOCH).unwrap();
+        assert!(state.store_keys().unwrap().former.is_some());
+        assert_ne!(state.key(STORE_KEY).unwrap(), first);
+        assert!(!gone(Duration::ZERO) && !gone(week - Duration::from_secs(60)));
+        assert!(gone(week + Duration::from_secs(60)));
+        assert!(!at.join(STORE_KEY_OLD).exists() && at.join(STORE_KEY).exists());
+        assert!(state.store_keys().unwrap().former.is_none());
     }
 
     #[test]

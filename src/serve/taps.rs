@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::guard::tap::{Counts, Tap};
+use crate::guard::tap::Tap;
+use crate::guard::tapped::Counts;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::serve::StartError;
 use crate::serve::http;

@@ -229,6 +229,7 @@ impl Store for Embedded {
             bytes,
             lost: self.file.lost.load(Ordering::Relaxed),
             trouble: lock(&self.file.trouble).clone(),
+            ..Health::default()
         }
     }
 }

@@ -294,7 +294,7 @@ impl Store for Memory {
             records: records as u64,
             bytes: bytes as u64,
             lost: self.lost.load(Ordering::Relaxed),
-            trouble: None,
+            ..Health::default()
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod table;
 pub mod windows;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -86,6 +87,8 @@ pub struct Health {
     pub lost: u64,
     /// What is wrong now, for the administrator.
     pub trouble: Option<String>,
+    /// Clients that look like gateways nobody named.
+    pub undeclared: Vec<IpAddr>,
 }
 
 /// `[store]` of the configuration.

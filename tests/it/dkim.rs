@@ -19,7 +19,7 @@ use super::dns::{Fault, TestDns, Times};
 use crate::skipped::{corpus, without_corpus};
 
 /// A day on which nothing here has expired yet.
-const THEN: Timestamp = Timestamp::from_millis(1_600_000_000_000);
+pub const THEN: Timestamp = Timestamp::from_millis(1_600_000_000_000);
 
 fn cases() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/dkim")
@@ -303,16 +303,14 @@ async fn a_signature_that_cannot_be_used_says_why_and_asks_nothing() {
     assert_eq!(bench.server.asked(), Vec::<String>::new());
 }
 
-/// Goal: what mail-auth's own suite verifies is verified here too: real messages of real senders.
-#[tokio::test]
-async fn messages_of_mail_auth_are_verified() {
+/// Messages of mail-auth's own suite, each with its zone; `None` where they are missing.
+pub fn messages_of_mail_auth() -> Option<Vec<(String, Vec<u8>)>> {
     let folder = corpus("auth/dkim/mail-auth-own");
     let Ok(entries) = fs::read_dir(&folder) else {
         without_corpus(&format!("no {}", folder.display()));
-        return;
+        return None;
     };
-    let mut passed = 0;
-    for entry in entries.flatten() {
+    let read = |entry: fs::DirEntry| {
         let bytes = fs::read(entry.path()).unwrap();
         let text = String::from_utf8_lossy(&bytes);
         let (keys, _) = text.split_once("\n\n").unwrap();
@@ -321,8 +319,60 @@ async fn messages_of_mail_auth_are_verified() {
             let (name, key) = line.split_once(' ').unwrap();
             writeln!(zone, "{name} TXT \"{key}\"").unwrap();
         }
+        (zone, bytes[keys.len() + 2..].to_vec())
+    };
+    Some(entries.flatten().map(read).collect())
+}
+
+/// Messages of dkimpy's and mailauth's suites by their names, and their zone; `None` where they are
+/// missing.
+pub fn messages_of_suites() -> Option<(String, Vec<(String, Vec<u8>)>)> {
+    let folder = corpus("auth");
+    let Ok(key) = fs::read_to_string(folder.join("dkim/test.txt")) else {
+        without_corpus(&format!("no {}", folder.display()));
+        return None;
+    };
+    let key = key.trim();
+    let eximtest = fs::read_to_string(folder.join("dkim/eximtest.dns")).unwrap();
+    let zone = format!(
+        "test._domainkey.example.com TXT \"{key}\"
+        test._domainkey.example.biz TXT \"{key}\"
+        test._domainkey.football.example.com TXT \"{key}\"
+        brisbane._domainkey.football.example.com TXT \"k=ed25519; \
+         p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"
+        sed._domainkey.test.ex TXT \"{}\"",
+        eximtest.trim(),
+    );
+    let mut names = BTreeSet::new();
+    for part in ["dkim", "dkim-mailauth"] {
+        for entry in fs::read_dir(folder.join(part)).unwrap().flatten() {
+            let name = format!("{part}/{}", entry.file_name().to_str().unwrap());
+            let is_message = ["message", "msg", "eml"].iter().any(|word| name.contains(word));
+            if is_message && !name.ends_with(".mbox") && !name.contains("/arc-") {
+                names.insert(name);
+            }
+        }
+    }
+    let read = |name: String| {
+        let bytes = fs::read(folder.join(&name)).unwrap();
+        (name, bytes)
+    };
+    Some((zone, names.into_iter().map(read).collect()))
+}
+
+/// What the suites say of a message's signatures; nothing of what has none.
+pub fn expected(name: &str) -> &'static [&'static str] {
+    EXPECTED.iter().find(|(named, _)| *named == name).map(|(_, wanted)| *wanted).unwrap_or_default()
+}
+
+/// Goal: what mail-auth's own suite verifies is verified here too: real messages of real senders.
+#[tokio::test]
+async fn messages_of_mail_auth_are_verified() {
+    let Some(messages) = messages_of_mail_auth() else { return };
+    let mut passed = 0;
+    for (zone, message) in messages {
         let bench = Bench::new(&zone);
-        let prepared = Prepared::read(&bytes[keys.len() + 2..], Extent::Whole, THEN);
+        let prepared = Prepared::read(&message, Extent::Whole, THEN);
         for outcome in bench.authenticator.dkim(prepared).await.signatures {
             assert_eq!(outcome.result, AuthResult::Pass, "{}", shown(&outcome));
             passed += 1;
@@ -336,42 +386,15 @@ async fn messages_of_mail_auth_are_verified() {
 /// is not in the corpus too; it is printed.
 #[tokio::test]
 async fn messages_of_dkimpy_and_mailauth_have_their_results() {
-    let folder = corpus("auth");
-    let Ok(key) = fs::read_to_string(folder.join("dkim/test.txt")) else {
-        without_corpus(&format!("no {}", folder.display()));
-        return;
-    };
-    let key = key.trim();
-    let eximtest = fs::read_to_string(folder.join("dkim/eximtest.dns")).unwrap();
-    let bench = Bench::new(&format!(
-        "test._domainkey.example.com TXT \"{key}\"
-        test._domainkey.example.biz TXT \"{key}\"
-        test._domainkey.football.example.com TXT \"{key}\"
-        brisbane._domainkey.football.example.com TXT \"k=ed25519; \
-         p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"
-        sed._domainkey.test.ex TXT \"{}\"",
-        eximtest.trim(),
-    ));
-    let mut names = BTreeSet::new();
-    for part in ["dkim", "dkim-mailauth"] {
-        for entry in fs::read_dir(folder.join(part)).unwrap().flatten() {
-            let name = format!("{part}/{}", entry.file_name().to_str().unwrap());
-            let is_message = ["message", "msg", "eml"].iter().any(|word| name.contains(word));
-            if is_message && !name.ends_with(".mbox") && !name.contains("/arc-") {
-                names.insert(name);
-            }
-        }
-    }
+    let Some((zone, messages)) = messages_of_suites() else { return };
+    let bench = Bench::new(&zone);
     let mut wrong = 0;
-    for name in names {
-        let bytes = fs::read(folder.join(&name)).unwrap();
+    for (name, bytes) in messages {
         let prepared = Prepared::read(&bytes, Extent::Whole, THEN);
         let report = bench.authenticator.dkim(prepared).await;
         let results: Vec<&str> =
             report.signatures.iter().map(|outcome| outcome.result.as_str()).collect();
-        let wanted = EXPECTED.iter().find(|(named, _)| *named == name).map(|(_, wanted)| *wanted);
-        // What is not in the list has no signature.
-        let wanted = wanted.unwrap_or_default();
+        let wanted = expected(&name);
         let is_right = results == wanted;
         wrong += usize::from(!is_right);
         let shown: Vec<String> = report.signatures.iter().map(shown).collect();

@@ -45,4 +45,5 @@ mod spf;
 mod store;
 mod storm;
 mod structure;
+mod taps;
 mod vacation;

@@ -24,12 +24,12 @@ use super::dns::{Fault, TestDns, Times};
 use crate::skipped::{corpus, without_corpus};
 
 /// One case of the suite.
-struct Case {
-    name: String,
-    helo: String,
-    client: IpAddr,
-    mail_from: String,
-    results: Vec<String>,
+pub struct Case {
+    pub name: String,
+    pub helo: String,
+    pub client: IpAddr,
+    pub mail_from: String,
+    pub results: Vec<String>,
 }
 
 /// A scalar as text, an empty or absent one as "".
@@ -154,29 +154,34 @@ impl Outcome {
     }
 }
 
-/// Asks all cases of the suite; `None` where it is missing.
-pub async fn suite(compared: Compared) -> Option<Vec<Outcome>> {
+/// Each scenario of the suite: its name, its server, its cases; `None` where the suite is missing.
+pub fn scenarios() -> Option<Vec<(String, TestDns, Vec<Case>)>> {
     let path = corpus("auth/spf/rfc7208-tests.yml");
     let Ok(suite) = fs::read_to_string(&path) else {
         without_corpus(&format!("no {}", path.display()));
         return None;
     };
+    let suite = Yaml::load_from_str(&suite).unwrap();
+    let tests = suite.iter().filter(|scenario| scenario.as_mapping_get("tests").is_some());
+    let read =
+        |scenario: &Yaml<'_>| (text(&scenario["description"]), server(scenario), cases(scenario));
+    Some(tests.map(read).collect())
+}
+
+/// Asks all cases of the suite; `None` where it is missing.
+pub async fn suite(compared: Compared) -> Option<Vec<Outcome>> {
     let mut outcomes = Vec::new();
-    for scenario in Yaml::load_from_str(&suite).unwrap() {
-        if scenario.as_mapping_get("tests").is_none() {
-            continue;
-        }
-        let server = server(&scenario);
+    for (description, server, cases) in scenarios()? {
         let dns = Dns::new(&[server.address()], Duration::from_secs(1)).unwrap();
         let theirs = (compared == Compared::WithMailAuth).then(|| mail_auth(&server));
-        for case in cases(&scenario) {
+        for case in cases {
             let outcome = evaluate(&dns, case.client, &case.helo, &case.mail_from).await;
             let alone = match &theirs {
                 Some(theirs) => Some(alone(theirs, &case).await),
                 None => None,
             };
             outcomes.push(Outcome {
-                scenario: text(&scenario["description"]),
+                scenario: description.clone(),
                 name: case.name,
                 wanted: case.results,
                 found: outcome.result.to_string(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use replyguard::guard::clock::Clock;
+use replyguard::guard::evidence::Facts;
 use replyguard::guard::inquiry::{Explained, InForce, Inquiry};
 use replyguard::guard::loops::LoopMemory;
 use replyguard::guard::outcome::Outcome;
@@ -41,7 +42,7 @@ use crate::rig::ThoughtUp;
 /// 2026-11-21 17:38:59 UTC.
 const START: Timestamp = Timestamp::from_millis(1_795_282_739_000);
 
-fn address(text: &str) -> Address {
+pub fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
@@ -52,11 +53,21 @@ fn domain(text: &str) -> Domain {
 /// A site with a tap: what came in is in `store`, replies go through `inquiry`.
 pub struct Desk {
     pub store: Arc<dyn Store>,
-    pub inquiry: Inquiry,
+    pub inquiry: Arc<Inquiry>,
     number: std::cell::Cell<u32>,
 }
 
 fn desk_over(store: Arc<dyn Store>, change: impl FnOnce(&mut Policy)) -> Desk {
+    desk_with(Arc::new(ThoughtUp), START, store, change)
+}
+
+/// The same with a DNS, at a time.
+pub fn desk_with(
+    facts: Arc<dyn Facts>,
+    start: Timestamp,
+    store: Arc<dyn Store>,
+    change: impl FnOnce(&mut Policy),
+) -> Desk {
     let site = Site {
         domains: [domain("uni.example")].into(),
         networks: vec!["127.0.0.0/8".parse().unwrap()],
@@ -66,18 +77,18 @@ fn desk_over(store: Arc<dyn Store>, change: impl FnOnce(&mut Policy)) -> Desk {
     let mut policy = Policy { mode: Mode::Enforce, site, ..Policy::default() };
     change(&mut policy);
     let inquiry = Inquiry {
-        facts: Arc::new(ThoughtUp),
+        facts,
         store: Arc::clone(&store),
         is_tapped: true,
         answers: Answers::new([1; 32]),
         loops: LoopMemory::blank(FingerprintKey::new([3; 32])),
-        clock: Clock::From(START, tokio::time::Instant::now()),
+        clock: Clock::From(start, tokio::time::Instant::now()),
         loop_site: "here".to_owned(),
         trace_key: TraceKey::new([2; 32]),
         fingerprint_key: FingerprintKey::new([3; 32]),
         policy: ArcSwap::from_pointee(InForce::new(policy)),
     };
-    Desk { store, inquiry, number: std::cell::Cell::new(0) }
+    Desk { store, inquiry: Arc::new(inquiry), number: std::cell::Cell::new(0) }
 }
 
 pub fn memory() -> Arc<dyn Store> {
@@ -438,12 +449,13 @@ async fn own_submission_proves_our_own_and_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn what_came_through_a_gateway_that_hides_its_client_is_unknown() {
     let desk = desk();
-    let record = Inbound {
+    let mut record = Inbound {
         way: Way::BehindRelay("gw.uni.example".to_owned()),
         client: None,
-        findings: Vec::new(),
-        ..desk.genuine()
+        ..desk.inbound("", "joe@bank.example", "joe@bank.example")
     };
+    // What the tap could ask: the message has no signature.
+    record.findings[0].evaluated = Evaluated { dkim: true, ..Evaluated::default() };
     desk.came(record).await;
     desk.later(1).await;
     let explained = desk.explained("joe@bank.example", "").await;

@@ -1,7 +1,9 @@
 //! The taps before real servers: inbound mail is seen, verified and remembered.
 
+mod host;
 mod milter;
 mod vacations;
+mod ways;
 
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
