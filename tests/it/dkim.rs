@@ -303,8 +303,8 @@ async fn a_signature_that_cannot_be_used_says_why_and_asks_nothing() {
     assert_eq!(bench.server.asked(), Vec::<String>::new());
 }
 
-/// Messages of mail-auth's own suite, each with its zone; `None` where they are missing.
-pub fn messages_of_mail_auth() -> Option<Vec<(String, Vec<u8>)>> {
+/// Messages of mail-auth's own suite, each under its zone; `None` where they are missing.
+pub fn messages_of_mail_auth() -> Option<Vec<Named>> {
     let folder = corpus("auth/dkim/mail-auth-own");
     let Ok(entries) = fs::read_dir(&folder) else {
         without_corpus(&format!("no {}", folder.display()));
@@ -324,9 +324,12 @@ pub fn messages_of_mail_auth() -> Option<Vec<(String, Vec<u8>)>> {
     Some(entries.flatten().map(read).collect())
 }
 
+/// A message under a name.
+type Named = (String, Vec<u8>);
+
 /// Messages of dkimpy's and mailauth's suites by their names, and their zone; `None` where they are
 /// missing.
-pub fn messages_of_suites() -> Option<(String, Vec<(String, Vec<u8>)>)> {
+pub fn messages_of_suites() -> Option<(String, Vec<Named>)> {
     let folder = corpus("auth");
     let Ok(key) = fs::read_to_string(folder.join("dkim/test.txt")) else {
         without_corpus(&format!("no {}", folder.display()));
