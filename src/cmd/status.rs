@@ -251,7 +251,6 @@ replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
 ! next hop b:25 does not answer
 ";
         assert_eq!(told(&status, Paint::plain()), wanted);
-        let json = serde_json::to_vec(&status).unwrap();
-        assert_eq!(print(&json, true), Exit::No);
+        assert_eq!(print(&serde_json::to_vec(&status).unwrap(), true), Exit::No);
     }
 }
