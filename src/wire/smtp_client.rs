@@ -36,7 +36,8 @@ impl ReplyReader {
     pub fn next(&mut self, buffer: &mut BytesMut) -> Option<Result<Reply, ReplyFault>> {
         loop {
             let Some(end) = memchr::memchr(b'\n', buffer) else {
-                let endless = buffer.len() > REPLY_LINE_BYTES_MAX;
+                // Why one more: the CR of the line end may be there already, and is not counted.
+                let endless = buffer.len() > REPLY_LINE_BYTES_MAX + 1;
                 return endless.then_some(Err(ReplyFault::BoundLength));
             };
             let line = buffer.split_to(end + 1);
@@ -212,8 +213,25 @@ mod tests {
         }
         let endless = "250-x\r\n".repeat(REPLY_LINES_MAX + 1);
         assert_eq!(replies(endless.as_bytes())[0], Err(ReplyFault::BoundLength));
-        let long = "2".repeat(REPLY_LINE_BYTES_MAX + 1);
+        let long = "2".repeat(REPLY_LINE_BYTES_MAX + 2);
         assert_eq!(replies(long.as_bytes())[0], Err(ReplyFault::BoundLength));
+    }
+
+    /// The longest line is read alike, wherever its line end is cut.
+    #[test]
+    fn the_longest_line_does_not_depend_on_packets() {
+        for length in [REPLY_LINE_BYTES_MAX - 1, REPLY_LINE_BYTES_MAX, REPLY_LINE_BYTES_MAX + 1] {
+            let wire = format!("250 {}\r\n", "x".repeat(length - 4)).into_bytes();
+            let whole = replies(&wire);
+            for cut in [wire.len() - 2, wire.len() - 1] {
+                let (mut reader, mut buffer) =
+                    (ReplyReader::default(), BytesMut::from(&wire[..cut]));
+                let early = reader.next(&mut buffer);
+                buffer.extend_from_slice(&wire[cut..]);
+                let found = early.or_else(|| reader.next(&mut buffer));
+                assert_eq!(found.as_ref(), whole.first(), "{length} bytes, cut at {cut}");
+            }
+        }
     }
 
     #[test]
