@@ -1,5 +1,6 @@
 //! How long reading takes: classification and the subject message, beside mail-parser's full parse of
-//! the same bytes in the same run. Ratios only; seconds depend on the machine.
+//! the same bytes in the same run. Ratios only; seconds depend on the machine. `--each` prints them
+//! one by one.
 //!
 //! `scripts/bench reading` prints them; `scripts/bench instructions` counts instructions instead, which
 //! repeat exactly, and compares them with `benches/instructions.txt`. `scripts/bench hostile` counts
@@ -32,7 +33,7 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = messages_below(&root.join("tests/captures"));
     if counts_instructions {
-        for message in &messages {
+        for (_, message) in &messages {
             black_box(read(message));
         }
         return;
@@ -42,12 +43,17 @@ fn main() {
         .extend(messages_below(&corpus.unwrap_or(root.join("../shared/corpus")).join("messages")));
     let mut ratios = Vec::new();
     let (mut ours_all, mut theirs_all) = (Duration::ZERO, Duration::ZERO);
-    for message in &messages {
-        let theirs = fastest(|| drop(black_box(mail_parser::MessageParser::new().parse(message))));
+    for (path, message) in &messages {
+        let bytes = message.bytes();
+        let theirs = fastest(|| drop(black_box(mail_parser::MessageParser::new().parse(bytes))));
         let ours = fastest(|| drop(black_box(read(message))));
         ours_all += ours;
         theirs_all += theirs;
-        ratios.push(ours.as_secs_f64() / theirs.as_secs_f64().max(1e-9));
+        let ratio = ours.as_secs_f64() / theirs.as_secs_f64().max(1e-9);
+        if arguments.iter().any(|argument| argument == "--each") {
+            println!("{ratio:.2} {} bytes {}", bytes.len(), path.display());
+        }
+        ratios.push(ratio);
     }
     ratios.sort_by(f64::total_cmp);
     let at = |percent: usize| ratios.get(ratios.len() * percent / 100).copied().unwrap_or(0.0);
@@ -57,6 +63,8 @@ fn main() {
     );
     println!("  all together {:.2}", ours_all.as_secs_f64() / theirs_all.as_secs_f64());
     println!("  median {:.2}  p90 {:.2}  p99 {:.2}", at(50), at(90), at(99));
+    let within = ratios.iter().filter(|ratio| **ratio <= 3.0).count();
+    println!("  {} of 100 within 3", within * 100 / ratios.len().max(1));
     let mean = ours_all / u32::try_from(ratios.len().max(1)).unwrap_or(1);
     println!("  {:.1} us a message on this machine", mean.as_secs_f64() * 1e6);
 }
@@ -78,9 +86,8 @@ fn read_hostile(name: Option<&String>, share: Option<&String>) {
     }
 }
 
-fn read(message: &[u8]) -> replyguard::judge::Case {
-    let bytes = message.get(..CLASSIFY_BYTES_MAX).unwrap_or(message);
-    read_alone(&Message::new(bytes.to_vec(), Completeness::Whole), &Site::default(), &KEY)
+fn read(message: &Message) -> replyguard::judge::Case {
+    read_alone(message, &Site::default(), &KEY)
 }
 
 /// The fastest of several rounds: what the work itself takes, without what else the machine does.
@@ -93,7 +100,8 @@ fn fastest(work: impl Fn()) -> Duration {
     (0..20).map(|_| round()).min().unwrap_or_default()
 }
 
-fn messages_below(folder: &Path) -> Vec<Vec<u8>> {
+/// The messages below a folder, as much of them as the daemon would read.
+fn messages_below(folder: &Path) -> Vec<(PathBuf, Message)> {
     let mut open = vec![folder.to_owned()];
     let mut files = Vec::new();
     while let Some(folder) = open.pop() {
@@ -106,5 +114,10 @@ fn messages_below(folder: &Path) -> Vec<Vec<u8>> {
         }
     }
     files.sort();
-    files.iter().filter_map(|path| fs::read(path).ok()).collect()
+    let read = |path: PathBuf| {
+        let mut bytes = fs::read(&path).ok()?;
+        bytes.truncate(CLASSIFY_BYTES_MAX);
+        Some((path, Message::new(bytes, Completeness::Whole)))
+    };
+    files.into_iter().filter_map(read).collect()
 }

@@ -9,6 +9,7 @@
 //! a program on our host. The first of our lines whose client is outside is the *border line*.
 //! All below it is the peer's word, however much it looks like ours.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 
 use crate::judge::alignment::shares_registrable;
@@ -30,15 +31,20 @@ pub struct Trace {
 impl Trace {
     /// Reads the Received lines of a header.
     pub fn of(fields: &Fields<'_>) -> Trace {
+        Trace::top_of(fields, TRACE_LINES_MAX)
+    }
+
+    /// Reads the topmost Received lines of a header.
+    pub fn top_of(fields: &Fields<'_>, lines_max: usize) -> Trace {
         let received = fields.iter().enumerate().filter(|(_, field)| field.is("received"));
-        let lines = received.take(TRACE_LINES_MAX);
+        let lines = received.take(lines_max);
         let (at, lines) = lines.map(|(at, field)| (at, Received::parse(&field.text()))).unzip();
         Trace { lines, at }
     }
 
     /// How far it can be believed.
     pub fn border(&self, site: &Site) -> Border {
-        walk(self.lines.iter().cloned(), site)
+        walk(&self.lines, site)
     }
 
     /// The topmost line that names a host: that of the system that holds the message.
@@ -154,15 +160,16 @@ enum Next {
 }
 
 /// Walks down the Received lines of one header.
-pub fn walk(lines: impl IntoIterator<Item = Received>, site: &Site) -> Border {
+pub fn walk(lines: impl IntoIterator<Item: Borrow<Received>>, site: &Site) -> Border {
     let mut border = Border { believed: 0, relay: None, end: End::NoLine };
     let mut next = Next::Own;
     for (index, line) in lines.into_iter().enumerate() {
+        let line = line.borrow();
         if line.is_qmail_step() {
             continue;
         }
         let by = line.by.clone().unwrap_or_default();
-        let is_filters = matches!(next, Next::Inside) && is_filters_step(&line, &by, site);
+        let is_filters = matches!(next, Next::Inside) && is_filters_step(line, &by, site);
         let is_own = site.is_own_host(&by) || is_filters;
         let is_believed = match &next {
             Next::Own | Next::Inside => is_own,
@@ -182,7 +189,7 @@ pub fn walk(lines: impl IntoIterator<Item = Received>, site: &Site) -> Border {
             Next::Relay(ip) | Next::SameRelay(ip, _) if !is_own => Some(*ip),
             _ => None,
         };
-        match hop(&line, by, index, relay, site) {
+        match hop(line, by, index, relay, site) {
             Hop::On(on) => next = on,
             Hop::End(end) => {
                 border.end = end;

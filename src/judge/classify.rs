@@ -468,9 +468,8 @@ fn automatic_reply(reading: &Reading<'_>, _: &mut Vec<Signal>) -> Option<Class> 
 
 fn is_marked_by_author(reading: &Reading<'_>) -> bool {
     let fields = &reading.view.fields;
-    let authors: Vec<_> = fields.all("from").flat_map(Field::addresses).collect();
     let mut marks = fields.all("x-loop").flat_map(Field::addresses);
-    marks.any(|mark| authors.iter().any(|author| author.same_mailbox(&mark)))
+    marks.any(|mark| fields.author_addresses().any(|author| author.same_mailbox(&mark)))
 }
 
 /// Automatic replies that only their words show, in a message that a machine sent; or a subject

@@ -14,7 +14,7 @@ use crate::judge::words_of_reply::REPLY_LABEL;
 pub struct Failure {
     /// A phrase of its text.
     pub text: Option<&'static str>,
-    /// The text says that a mailbox is full. Warnings to its owner do too.
+    /// The text says nothing else but that a mailbox is full. Warnings to its owner do too.
     is_full: bool,
     /// A phrase of its subject, when no answer prefix stands before it.
     pub subject: Option<&'static str>,
@@ -34,14 +34,15 @@ impl Failure {
                 .find(&reading.subject_words)
                 .or_else(|| DELAY.find(&reading.subject_words))
         };
+        let words = reading.own_words();
+        let text = FAILURE_TEXT.find(words).or_else(|| DELAY.find(words));
+        let subject = if is_answer { None } else { subject() };
         Failure {
-            text: FAILURE_TEXT
-                .find(reading.own_words())
-                .or_else(|| DELAY.find(reading.own_words())),
-            subject: if is_answer { None } else { subject() },
-            is_full: FULL_MAILBOX.find(reading.own_words()).is_some(),
+            text,
+            subject,
+            is_full: text.is_none() && subject.is_none() && FULL_MAILBOX.find(words).is_some(),
             encloses: reading.embedded().is_some() || reading.quoted().is_some(),
-            has_reply_code: has_reply_code(reading.own_words()),
+            has_reply_code: has_reply_code(words),
         }
     }
 

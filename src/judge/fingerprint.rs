@@ -15,6 +15,7 @@
 //! response that returns a header or nothing has none. More would be joined wrongly: copies of a
 //! campaign are stored once, and a release must not show one sender what was sent to another.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -64,14 +65,16 @@ impl Fingerprint {
     /// The fingerprint of a message.
     pub fn of(view: &View<'_>, bytes: &[u8], key: &FingerprintKey) -> Fingerprint {
         let mut hasher = key.hasher("replyguard fingerprint strong 1");
+        let mut header = Vec::with_capacity(HEADER_BYTES_USUAL);
         for name in ["message-id", "from", "to", "cc", "date", "subject"] {
             for field in view.fields.all(name) {
-                put(&mut hasher, name.as_bytes());
-                put(&mut hasher, single_spaced(&field.text()).as_bytes());
+                put(&mut header, name.as_bytes());
+                put(&mut header, single_spaced(&field.text()).as_bytes());
             }
         }
+        hasher.update(&header);
         let body = bytes.get(view.fields.end()..).unwrap_or_default();
-        put(&mut hasher, &normal_lines(body));
+        put(&mut hasher, without_blank_end(&with_lf(body, FINGERPRINT_BODY_BYTES_MAX)));
         Fingerprint(short(&hasher))
     }
 
@@ -105,7 +108,7 @@ impl Campaign {
         let mut hasher = key.hasher("replyguard campaign 2");
         put(&mut hasher, class.as_str().as_bytes());
         put(&mut hasher, class.dsn_action().map_or("", |action| action.as_str()).as_bytes());
-        for author in view.fields.all("from").flat_map(Field::addresses) {
+        for author in view.fields.author_addresses() {
             put(&mut hasher, author.domain().map_or("", Domain::as_str).as_bytes());
         }
         let subject = view.fields.first("subject").map(Field::decoded);
@@ -157,11 +160,31 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 }
 
 /// Adds a piece with its length, so that no two sequences of pieces hash alike.
-fn put(hasher: &mut blake3::Hasher, piece: &[u8]) {
+fn put(to: &mut impl Pieces, piece: &[u8]) {
     let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-    hasher.update(&length.to_le_bytes());
-    hasher.update(piece);
+    to.add(&length.to_le_bytes());
+    to.add(piece);
 }
+
+/// What is hashed, or collected to be hashed at once: that is cheaper where the pieces are short.
+trait Pieces {
+    fn add(&mut self, bytes: &[u8]);
+}
+
+impl Pieces for blake3::Hasher {
+    fn add(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+impl Pieces for Vec<u8> {
+    fn add(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Bytes of a fingerprint's header fields that are made room for.
+const HEADER_BYTES_USUAL: usize = 1024;
 
 fn short(hasher: &blake3::Hasher) -> [u8; 16] {
     let mut out = [0; 16];
@@ -181,27 +204,40 @@ pub fn single_spaced(value: &str) -> String {
     out
 }
 
-/// The first bytes of a body with LF line ends, without blank lines at its end.
-fn normal_lines(body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(body.len().min(FINGERPRINT_BODY_BYTES_MAX));
-    let mut rest = body;
-    while out.len() < FINGERPRINT_BODY_BYTES_MAX && !rest.is_empty() {
-        let end = memchr::memmem::find(rest, b"\r\n");
-        let (line, after) = rest.split_at(end.unwrap_or(rest.len()));
-        out.extend_from_slice(line.get(..FINGERPRINT_BODY_BYTES_MAX).unwrap_or(line));
-        rest = match after.strip_prefix(b"\r\n") {
-            Some(after) => {
-                out.push(b'\n');
-                after
+/// Bytes with LF in place of CRLF, the first `bytes_max` of them: the same message has the one at
+/// rest and the other on the wire.
+fn with_lf(bytes: &[u8], bytes_max: usize) -> Cow<'_, [u8]> {
+    // Why twice: as many CRs may be left out. What lies behind changes nothing.
+    let bytes = bytes.get(..bytes_max.saturating_mul(2)).unwrap_or(bytes);
+    let mut ends = memchr::memchr_iter(b'\r', bytes);
+    let mut out = Vec::new();
+    let mut from = 0;
+    while let Some(at) = ends.next().filter(|_| out.len() < bytes_max) {
+        if bytes.get(at + 1) == Some(&b'\n') {
+            if from == 0 {
+                out.reserve_exact(bytes.len().min(bytes_max.saturating_add(LINE_BYTES_USUAL)));
             }
-            None => b"",
-        };
+            out.extend_from_slice(bytes.get(from..at).unwrap_or_default());
+            from = at + 1;
+        }
     }
-    out.truncate(FINGERPRINT_BODY_BYTES_MAX);
-    while out.last() == Some(&b'\n') {
-        out.pop();
+    if from == 0 {
+        return Cow::Borrowed(bytes.get(..bytes_max).unwrap_or(bytes));
     }
-    out
+    let left = bytes_max.saturating_sub(out.len());
+    let rest = bytes.get(from..).unwrap_or_default();
+    out.extend_from_slice(rest.get(..left).unwrap_or(rest));
+    out.truncate(bytes_max);
+    Cow::Owned(out)
+}
+
+/// Bytes that a line is longer than the bound at most, as a rule.
+const LINE_BYTES_USUAL: usize = 1024;
+
+/// A body without the line ends at its end.
+fn without_blank_end(body: &[u8]) -> &[u8] {
+    let end = body.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    body.get(..end).unwrap_or(body)
 }
 
 /// The recipients' local parts, lower case: spam greets people by them.
@@ -226,7 +262,7 @@ fn impersonal(text: &[u8], names: &[String]) -> Vec<u8> {
         let bare = bare.strip_suffix(b",").or_else(|| bare.strip_suffix(b"!")).unwrap_or(bare);
         let is_name = names.iter().any(|name| bare.eq_ignore_ascii_case(name.as_bytes()));
         let is_address =
-            memchr::memchr(b'@', word).is_some() || memchr::memmem::find(word, b"%40").is_some();
+            memchr::memchr(b'@', word).is_some() || word.windows(3).any(|three| three == b"%40");
         if is_name || is_address {
             out.push(b'@');
         } else {

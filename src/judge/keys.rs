@@ -13,8 +13,13 @@ use crate::mail::received::Received;
 use crate::mail::report::{Content, Dsn};
 
 /// What names the subject message, best first: the queue id on our host, its own Message-ID, the
-/// envelope id, and what the response refers to.
-pub fn keys(reading: &Reading<'_>, header: &Fields<'_>, trace: &Trace) -> Vec<Key> {
+/// envelope id, and what the response refers to. `reporter` is the `reporting_host`.
+pub fn keys(
+    reading: &Reading<'_>,
+    reporter: Option<&str>,
+    header: &Fields<'_>,
+    trace: &Trace,
+) -> Vec<Key> {
     let own = &reading.view.fields;
     let mut keys = Keys::default();
     match reading.report.as_ref().map(|report| &report.content) {
@@ -28,7 +33,7 @@ pub fn keys(reading: &Reading<'_>, header: &Fields<'_>, trace: &Trace) -> Vec<Ke
         keys.add_queue_id(line.by.as_deref(), line.id.as_deref());
     }
     if keys.0.is_empty() {
-        keys.add_queue_id(reporting_host(reading).as_deref(), exim_id(reading).as_deref());
+        keys.add_queue_id(reporter, exim_id(reading).as_deref());
     }
     let embedded = header.all("message-id").flat_map(Field::message_ids);
     let embedded_by = match reading.embedded().is_some() {
@@ -101,8 +106,15 @@ pub fn reporting_host(reading: &Reading<'_>) -> Option<String> {
     {
         return dsn.reporting_mta.clone();
     }
-    let lowest = reading.view.fields.all("received").next_back()?;
-    Received::parse(&lowest.text()).by.map(|by| by.to_ascii_lowercase())
+    let mut lines = reading.view.fields.all("received").rev();
+    let lowest = lines.next()?;
+    let trace = reading.trace();
+    // Why counted: of very many lines the trace has only the upper ones.
+    let by = match lines.count() < trace.lines.len() {
+        true => trace.lines.last().and_then(|line| line.by.clone()),
+        false => Received::parse(&lowest.text()).by,
+    };
+    by.map(|by| by.to_ascii_lowercase())
 }
 
 /// Exim's delay notice embeds nothing, but names its message in the text.

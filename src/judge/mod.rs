@@ -54,7 +54,7 @@ use crate::judge::trace::{Lap, TRACE_FIELD, TraceKey};
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::Envelope;
 use crate::mail::header::{Completeness, Field, Fields, reverse_path};
-use crate::mail::limits::{TRACES_READ_MAX, VIA_MAX};
+use crate::mail::limits::{TAKEN_FOR_LINES_MAX, TRACES_READ_MAX, VIA_MAX};
 use crate::mail::message::{Message, View};
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
@@ -201,7 +201,11 @@ fn case(
         border: None,
         gaps: Vec::new(),
     };
-    let trace = Trace::of(fields);
+    // Why: what is no response is asked no further.
+    let trace = match class.guarded() {
+        Guarded::No => &Trace::top_of(fields, TAKEN_FOR_LINES_MAX),
+        Guarded::Response | Guarded::Report => reading.trace(),
+    };
     case.marks = LoopMarks::of(fields, &trace.lines);
     case.date = trace.lines.first().and_then(|line| line.date);
     case.date = case.date.or_else(|| fields.first("date").and_then(Field::date));
@@ -223,7 +227,7 @@ fn case(
                 .gaps
                 .push(Gap::new(GapCause::Truncated, "it goes on where reading ended"));
         }
-        case.responder = fields.all("from").flat_map(Field::addresses).next();
+        case.responder = fields.author_addresses().next().cloned();
         case.responder = case.responder.or_else(|| path.and_then(ReversePath::address).cloned());
         if class.guarded() == Guarded::Response && !is_cut {
             case.campaign = Campaign::of(&reading, class, &case.original, key);

@@ -192,7 +192,7 @@ impl Original {
         if original.return_path.as_ref().is_some_and(|path| is_spelt_null(path, &reporter)) {
             original.return_path = Some(ReversePath::Null);
         }
-        original.keys = keys(reading, &header, &trace);
+        original.keys = keys(reading, reporter.as_deref(), &header, &trace);
         if original.found_as == FoundAs::None && !original.keys.is_empty() {
             original.found_as = FoundAs::Reference;
         }
@@ -252,7 +252,7 @@ impl Original {
 
     /// What the embedded header says: the peer's word, but for the lines that `findings` believes.
     fn read_header(&mut self, header: &Fields<'_>, trace: &Trace) {
-        self.from = header.all("from").flat_map(Field::addresses).collect();
+        self.from = header.author_addresses().cloned().collect();
         self.sender = header.first("sender").and_then(|field| field.addresses().into_iter().next());
         self.reply_to = header.first("reply-to").map(Field::addresses).unwrap_or_default();
         let notify = header.first("disposition-notification-to");

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 
 use crate::judge::words::{SEPARATOR, folded};
+use crate::mail::header::line_at;
 use crate::mail::limits::{QUOTE_BYTES_MAX, QUOTE_LINES_MAX};
 
 /// Where a text quotes a message, in bytes of the text.
@@ -75,12 +76,17 @@ const FIELDS_ALONE_MIN: usize = 3;
 /// Lines that may stand between a separator line and the header: blank ones, rules, an mbox line.
 const LINES_BETWEEN_MAX: usize = 6;
 
+/// Lines of a text that are made room for.
+const LINES_USUAL: usize = 64;
+
 /// Lines of a quoted header that are counted.
 const HEADER_LINES_MAX: usize = 80;
 
 /// The first quotation in a text.
 pub fn quote(text: &str) -> Option<Quote> {
-    let lines: Vec<(usize, &str)> = lines(text).take(QUOTE_LINES_MAX).collect();
+    let mut found = Vec::with_capacity(LINES_USUAL);
+    found.extend(lines(text).take(QUOTE_LINES_MAX));
+    let lines: Vec<(usize, &str)> = found;
     for (number, &(at, line)) in lines.iter().enumerate() {
         let indent = indent_of(line);
         if known(line.get(indent..).unwrap_or_default()).is_none() {
@@ -118,8 +124,11 @@ pub fn is_separator(line: &str) -> bool {
     let is_ruled = line.starts_with(['-', '=', '*', '_', '>', '|', '#']);
     let is_short = line.len() <= SEPARATOR_BYTES_MAX;
     let ends = line.ends_with([':', '.', '-', '=', '*', '_', '|', '>', '：', '。']);
+    if !is_short || !(is_ruled || ends) {
+        return false;
+    }
     let text = folded(line, 2 * SEPARATOR_BYTES_MAX);
-    is_short && (is_ruled || ends) && text.len() > 4 && SEPARATOR.find(&text).is_some()
+    text.len() > 4 && SEPARATOR.find(&text).is_some()
 }
 
 /// Bytes of a separator line; those in UTF-8 are longer than they look.
@@ -128,10 +137,12 @@ const SEPARATOR_BYTES_MAX: usize = 120;
 /// Each line with where it begins, line ends left out.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
-    text.split_inclusive('\n').map(move |line| {
+    std::iter::from_fn(move || {
         let start = at;
+        let line = line_at(text.as_bytes(), start)?;
         at += line.len();
-        (start, line.trim_end_matches(['\r', '\n']))
+        let ends = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        text.get(start..at - ends).map(|line| (start, line))
     })
 }
 
@@ -142,8 +153,8 @@ fn indent_of(line: &str) -> usize {
 
 /// The strength of the known field that a line begins; `None` when it begins none.
 fn known(line: &str) -> Option<Strength> {
-    let (name, _) = line.split_once(':')?;
-    let name = name.trim_end();
+    let colon = memchr::memchr(b':', line.as_bytes())?;
+    let name = line.get(..colon)?.trim_end();
     KNOWN.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, strength)| *strength)
 }
 
@@ -177,7 +188,7 @@ fn weigh(text: &str, prefix: &str) -> Header {
 }
 
 fn is_field(line: &str) -> bool {
-    line.split_once(':').is_some_and(|(name, _)| {
+    memchr::memchr(b':', line.as_bytes()).and_then(|colon| line.get(..colon)).is_some_and(|name| {
         let name = name.trim_end();
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
     })

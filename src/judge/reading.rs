@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 
+use crate::judge::border::Trace;
 use crate::judge::quote::{Quote, quote};
 use crate::judge::signs::{Author, FieldSign, Marks, author, signs};
 use crate::judge::words::folded;
@@ -42,6 +43,7 @@ pub struct Reading<'m> {
     text: OnceCell<Cow<'m, str>>,
     quote: OnceCell<Option<Quote>>,
     own_words: OnceCell<String>,
+    trace: OnceCell<Trace>,
 }
 
 /// What the reverse-path says.
@@ -99,12 +101,18 @@ impl<'m> Reading<'m> {
             text: OnceCell::new(),
             quote: OnceCell::new(),
             own_words: OnceCell::new(),
+            trace: OnceCell::new(),
         }
     }
 
     /// The message or header that stands in this one as a part.
     pub fn embedded(&self) -> Option<&Embedded<'m>> {
         self.embedded.get_or_init(|| embedded(self.view)).as_ref()
+    }
+
+    /// The message's own Received lines.
+    pub fn trace(&self) -> &Trace {
+        self.trace.get_or_init(|| Trace::of(&self.view.fields))
     }
 
     /// The text that a person reads first.

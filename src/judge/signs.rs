@@ -4,6 +4,8 @@
 //! Standards: RFC 3834 §5, RFC 5436 §2.7.1, RFC 2919, RFC 2369, RFC 8058; the others are habits
 //! of servers, which is said by an empty standard.
 
+use std::sync::LazyLock;
+
 use crate::judge::words::folded;
 use crate::mail::header::{AutoSubmitted, Field, Fields, Precedence};
 
@@ -248,12 +250,6 @@ pub const FIELD_SIGNS: &[FieldSign] = {
     ]
 };
 
-impl FieldSign {
-    fn is_in(&self, field: &Field<'_>) -> bool {
-        field.is(self.field) && self.value.is(&field.text())
-    }
-}
-
 impl Value {
     fn is(&self, value: &str) -> bool {
         match self {
@@ -280,12 +276,26 @@ impl Value {
 /// Values that switch a sign off.
 const NOTHING: &[&str] = &["", "no", "false", "0", "none", "off"];
 
+/// The signs by how long the name of their field is, each in its order.
+///
+/// Why: most fields are no sign, and their names' lengths say so at once.
+static BY_LENGTH: LazyLock<Vec<Vec<&'static FieldSign>>> = LazyLock::new(|| {
+    let longest = FIELD_SIGNS.iter().map(|sign| sign.field.len()).max().unwrap_or(0);
+    let of = |length| FIELD_SIGNS.iter().filter(|sign| sign.field.len() == length).collect();
+    (0..=longest).map(of).collect()
+});
+
 /// The signs in a header, each with the field that shows it; and the marks they set.
 pub fn signs<'f, 'a>(fields: &'f Fields<'a>) -> (Marks, Vec<(&'static FieldSign, &'f Field<'a>)>) {
     let mut marks = Marks::default();
     let mut seen: Vec<(&'static FieldSign, &'f Field<'a>)> = Vec::new();
     for field in fields.iter() {
-        for sign in FIELD_SIGNS.iter().filter(|sign| sign.is_in(field)) {
+        let may_be = BY_LENGTH.get(field.name().len()).map(Vec::as_slice).unwrap_or_default();
+        let mut text = None;
+        for sign in may_be.iter().copied().filter(|sign| field.is(sign.field)) {
+            if !sign.value.is(text.get_or_insert_with(|| field.text())) {
+                continue;
+            }
             marks.set(sign.mark);
             if !seen.iter().any(|(known, _)| known.id == sign.id) {
                 seen.push((sign, field));
@@ -377,13 +387,14 @@ const NO_REPLIES: &[&str] =
 
 /// What kind of author a header has; the strongest of all its From fields.
 pub fn author(fields: &Fields<'_>) -> Author {
-    let kinds = fields.all("from").map(|field| {
+    let is_nobody = fields.all("from").any(|field| {
         let value = field.text();
-        if matches!(value.trim(), "<>" | "") || value.trim_end().ends_with(" <>") {
-            return Author::Daemon;
-        }
-        field.mailboxes().iter().map(|m| author_of(m.local(), &m.name)).max().unwrap_or(Author::Any)
+        matches!(value.trim(), "<>" | "") || value.trim_end().ends_with(" <>")
     });
+    if is_nobody {
+        return Author::Daemon;
+    }
+    let kinds = fields.authors().iter().map(|m| author_of(m.local(), &m.name));
     kinds.max().unwrap_or(Author::Any)
 }
 

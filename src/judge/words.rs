@@ -18,28 +18,54 @@ pub type Phrases = (&'static str, &'static [&'static str]);
 ///
 /// Why: bounces wrap their lines anywhere, and many servers write `a pu etre remis` for `été`.
 pub fn folded(text: &str, bytes_max: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(bytes_max));
-    for c in text.chars() {
-        if out.len() >= bytes_max {
-            break;
-        }
-        match c {
-            'a'..='z' | '0'..='9' => out.push(c),
-            'A'..='Z' => out.push(c.to_ascii_lowercase()),
-            c if c.is_whitespace() => {
-                if !out.is_empty() && !out.ends_with(' ') {
-                    out.push(' ');
-                }
+    let mut out = Vec::with_capacity(text.len().min(bytes_max).saturating_add(CHAR_BYTES_MAX));
+    let mut rest = text;
+    while !rest.is_empty() && out.len() < bytes_max {
+        let ascii = fold_ascii(&mut out, rest.as_bytes(), bytes_max);
+        let mut foreign = rest.get(ascii..).unwrap_or_default().chars();
+        if out.len() < bytes_max {
+            match foreign.next() {
+                Some(c) if c.is_whitespace() => push_space(&mut out),
+                Some(c) => c.to_lowercase().for_each(|c| fold_into(&mut out, c)),
+                None => {}
             }
-            c if c.is_ascii() => out.push(c),
-            c => c.to_lowercase().for_each(|c| fold_into(&mut out, c)),
         }
+        rest = foreign.as_str();
     }
-    out
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Bytes that one character may become.
+const CHAR_BYTES_MAX: usize = 12;
+
+/// Folds the ASCII at the start of a text; gives how long it is.
+///
+/// Why apart: nearly all of nearly every text is ASCII, and needs no table.
+fn fold_ascii(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) -> usize {
+    let mut was_space = matches!(out.last(), None | Some(b' '));
+    for (at, byte) in text.iter().enumerate() {
+        if !byte.is_ascii() || out.len() >= bytes_max {
+            return at;
+        }
+        let is_space = matches!(byte, b' ' | b'\t'..=b'\r');
+        match is_space {
+            true if was_space => {}
+            true => out.push(b' '),
+            false => out.push(byte.to_ascii_lowercase()),
+        }
+        was_space = is_space;
+    }
+    text.len()
+}
+
+fn push_space(out: &mut Vec<u8>) {
+    if !matches!(out.last(), None | Some(b' ')) {
+        out.push(b' ');
+    }
 }
 
 /// Adds a lower-case character without its accent.
-fn fold_into(out: &mut String, c: char) {
+fn fold_into(out: &mut Vec<u8>, c: char) {
     let plain = match c {
         '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{feff}' => "",
         '\u{300}'..='\u{36f}' => "",
@@ -73,11 +99,11 @@ fn fold_into(out: &mut String, c: char) {
         'ύ' => "υ",
         'ώ' => "ω",
         c => {
-            out.push(c);
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
             return;
         }
     };
-    out.push_str(plain);
+    out.extend_from_slice(plain.as_bytes());
 }
 
 /// Phrases laid out for one pass over a text.
@@ -87,22 +113,23 @@ fn fold_into(out: &mut String, c: char) {
 #[derive(Debug)]
 pub struct Finder {
     /// One bit for each hash of the first three bytes of a phrase.
-    starts: Vec<u64>,
-    /// The phrases by their first three bytes.
-    phrases: Vec<([u8; 3], &'static str)>,
+    starts: Box<[u64; 256]>,
+    /// The phrases by their first three bytes, as one number.
+    phrases: Vec<(u32, &'static str)>,
 }
 
 impl Finder {
     /// A finder of these phrases, of at least three bytes each.
     pub fn new(lists: &[Phrases]) -> Finder {
-        let mut finder = Finder { starts: vec![0; STARTS_BITS / 64], phrases: Vec::new() };
+        let mut finder = Finder { starts: Box::new([0; 256]), phrases: Vec::new() };
         for phrase in lists.iter().flat_map(|(_, phrases)| phrases.iter().copied()) {
-            let Some(start) = phrase.as_bytes().first_chunk::<3>() else { continue };
-            let bit = start_bit(*start);
-            if let Some(word) = finder.starts.get_mut(bit / 64) {
-                *word |= 1 << (bit % 64);
+            let Some(first) = phrase.as_bytes().first_chunk::<3>() else { continue };
+            let start = first.iter().fold(0, |start, byte| start << 8 | u32::from(*byte));
+            let (word, bit) = start_bit(start);
+            if let Some(word) = finder.starts.get_mut(usize::from(word)) {
+                *word |= bit;
             }
-            finder.phrases.push((*start, phrase));
+            finder.phrases.push((start, phrase));
         }
         finder.phrases.sort_unstable();
         finder
@@ -111,27 +138,32 @@ impl Finder {
     /// The first phrase of the folded text.
     pub fn find(&self, text: &str) -> Option<&'static str> {
         let bytes = text.as_bytes();
-        bytes.windows(3).enumerate().find_map(|(at, window)| {
-            let start = *window.first_chunk::<3>()?;
-            let bit = start_bit(start);
-            let may_begin = self.starts.get(bit / 64).is_some_and(|w| w & (1 << (bit % 64)) != 0);
-            if !may_begin {
-                return None;
+        let mut start = 0u32;
+        // Why it cannot match too early: no phrase begins with a zero byte.
+        bytes.iter().enumerate().find_map(|(last, byte)| {
+            start = (start << 8 | u32::from(*byte)) & 0xff_ffff;
+            let (word, bit) = start_bit(start);
+            match self.starts.get(usize::from(word)) {
+                Some(word) if word & bit != 0 => self.at(bytes.get(last.checked_sub(2)?..)?, start),
+                _ => None,
             }
-            let first = self.phrases.partition_point(|(known, _)| *known < start);
-            let here = self.phrases.get(first..).unwrap_or_default().iter();
-            let mut here = here.take_while(|(known, _)| *known == start).map(|(_, phrase)| *phrase);
-            let rest = bytes.get(at..)?;
-            here.find(|phrase| rest.starts_with(phrase.as_bytes()))
         })
+    }
+
+    /// The first phrase that the bytes begin with, whose first three are `start`.
+    fn at(&self, bytes: &[u8], start: u32) -> Option<&'static str> {
+        let first = self.phrases.partition_point(|(known, _)| *known < start);
+        let here = self.phrases.get(first..).unwrap_or_default().iter();
+        let mut here = here.take_while(|(known, _)| *known == start).map(|(_, phrase)| *phrase);
+        here.find(|phrase| bytes.starts_with(phrase.as_bytes()))
     }
 }
 
-const STARTS_BITS: usize = 1 << 14;
-
-fn start_bit(start: [u8; 3]) -> usize {
-    let [a, b, c] = start.map(usize::from);
-    (a.wrapping_mul(31).wrapping_add(b).wrapping_mul(67).wrapping_add(c)) % STARTS_BITS
+/// Which word and which bit in it stand for the first three bytes of a phrase.
+fn start_bit(start: u32) -> (u8, u64) {
+    let hash = start.wrapping_mul(0x9e37_79b1);
+    let [word, bit, ..] = hash.to_be_bytes();
+    (word, 1 << (bit % 64))
 }
 
 /// The first phrase that the folded subject begins with, when a colon follows it: software puts

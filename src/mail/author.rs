@@ -105,14 +105,8 @@ fn read(field: &RawField<'_>, mailboxes: &mut Vec<Address>) -> Option<AuthorSign
 
 /// Whether a name is `from` but for white space, control characters or bytes no name has.
 fn looks_like_from(field: &RawField<'_>) -> bool {
-    let visible: Vec<u8> = field
-        .name
-        .iter()
-        .copied()
-        .filter(u8::is_ascii_graphic)
-        .map(|b| b.to_ascii_lowercase())
-        .collect();
-    visible == b"from"
+    let visible = field.name.iter().copied().filter(u8::is_ascii_graphic);
+    visible.map(|byte| byte.to_ascii_lowercase()).eq(*b"from")
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! RFC 3834 §5, RFC 5436 §2.7.1.
 
 use std::borrow::Cow;
+use std::string::FromUtf8Error;
+use std::sync::OnceLock;
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Addr, HeaderValue};
@@ -26,6 +28,7 @@ pub struct Fields<'a> {
     list: Vec<Field<'a>>,
     end: usize,
     completeness: Completeness,
+    authors: OnceLock<Vec<Mailbox>>,
 }
 
 /// Whether everything was read.
@@ -45,7 +48,7 @@ impl<'a> Fields<'a> {
     /// line that starts with `--` ends the header: no field name does, but a MIME boundary that
     /// follows a header without an empty line must not be swallowed.
     pub fn read(bytes: &'a [u8]) -> Fields<'a> {
-        let mut fields = Fields::default();
+        let mut fields = Fields { list: Vec::with_capacity(FIELDS_USUAL), ..Fields::default() };
         let mut at = 0;
         // Where the value of the field that may still go on began, and its name.
         let mut open: Option<(&'a str, usize)> = None;
@@ -123,7 +126,20 @@ impl<'a> Fields<'a> {
     pub fn has(&self, name: &str) -> bool {
         self.first(name).is_some()
     }
+
+    /// The mailboxes of all From fields, in order. Read once: many rules ask for them.
+    pub fn authors(&self) -> &[Mailbox] {
+        self.authors.get_or_init(|| self.all("from").flat_map(Field::mailboxes).collect())
+    }
+
+    /// Those of them that are addresses.
+    pub fn author_addresses(&self) -> impl Iterator<Item = &Address> {
+        self.authors().iter().filter_map(|mailbox| mailbox.address.as_ref())
+    }
 }
+
+/// Fields that are made room for; headers of parts have fewer, those of messages seldom many more.
+const FIELDS_USUAL: usize = 16;
 
 /// One field.
 #[derive(Clone, Copy, Debug)]
@@ -152,12 +168,18 @@ impl<'a> Field<'a> {
     /// `limits::FIELD_BYTES_MAX` bytes of it are looked at.
     pub fn text(&self) -> Cow<'a, str> {
         let value = bounded(self.raw).trim_ascii();
-        if memchr::memchr2(b'\r', b'\n', value).is_none() {
-            return String::from_utf8_lossy(value);
+        let mut line_ends = memchr::memchr2_iter(b'\r', b'\n', value).peekable();
+        if line_ends.peek().is_none() {
+            return lossy(value);
         }
-        let unfolded: Vec<u8> =
-            value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-        Cow::Owned(String::from_utf8_lossy(&unfolded).into_owned())
+        let mut unfolded = Vec::with_capacity(value.len());
+        let mut from = 0;
+        for at in line_ends {
+            unfolded.extend_from_slice(value.get(from..at).unwrap_or_default());
+            from = at + 1;
+        }
+        unfolded.extend_from_slice(value.get(from..).unwrap_or_default());
+        Cow::Owned(lossy_owned(unfolded))
     }
 
     /// The value as people read it: unfolded, encoded words decoded (RFC 2047).
@@ -324,7 +346,10 @@ pub fn message_ids(value: &str) -> Vec<String> {
 
 /// Why: of a long References chain the last ids are the near ones, so the first are dropped.
 fn push_id(ids: &mut Vec<String>, text: &str) {
-    let id: String = text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+    let id: String = match text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => text.to_owned(),
+        false => text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect(),
+    };
     if id.is_empty() || id.len() > MESSAGE_ID_BYTES_MAX {
         return;
     }
@@ -388,6 +413,22 @@ fn token(value: &str) -> String {
     let end = rest.find(|c: char| c.is_whitespace() || matches!(c, ';' | '(' | ','));
     let token = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
     token.trim_matches('"').to_ascii_lowercase()
+}
+
+/// Bytes as text; what is not UTF-8 stands as U+FFFD.
+///
+/// Why not the library's alone: it looks at every character, and nearly all bytes are ASCII.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
+/// The same of bytes that are at hand.
+pub fn lossy_owned(bytes: Vec<u8>) -> String {
+    let broken = |fault: FromUtf8Error| String::from_utf8_lossy(fault.as_bytes()).into_owned();
+    String::from_utf8(bytes).unwrap_or_else(broken)
 }
 
 /// The line that starts at `at`, with its line end; `None` at the end of the bytes.

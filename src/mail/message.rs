@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use mail_parser::HeaderValue;
@@ -22,7 +23,9 @@ use mail_parser::decoders::html::html_to_text;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 use mail_parser::parsers::MessageStream;
 
-use crate::mail::header::{Completeness, Field, Fields, line_at, without_line_end};
+use crate::mail::header::{
+    Completeness, Field, Fields, line_at, lossy, lossy_owned, without_line_end,
+};
 use crate::mail::limits::{BOUNDARY_BYTES_MAX, FIELD_BYTES_MAX, PART_DEPTH_MAX, PARTS_MAX};
 
 /// A message as received.
@@ -181,8 +184,8 @@ impl<'a> Part<'a> {
             (bytes, Some(decoder)) if !bytes.is_ascii() || is_seven_bit(charset) => {
                 Cow::Owned(decoder(&bytes))
             }
-            (Cow::Borrowed(bytes), _) => String::from_utf8_lossy(bytes),
-            (Cow::Owned(bytes), _) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            (Cow::Borrowed(bytes), _) => lossy(bytes),
+            (Cow::Owned(bytes), _) => Cow::Owned(lossy_owned(bytes)),
         };
         match self.media.is("text/html") {
             true => Cow::Owned(html_to_text(&text)),
@@ -237,6 +240,10 @@ impl<'a> View<'a> {
         leaves().find(plain).or_else(|| leaves().find(|part| part.media.is("text/html")))
     }
 }
+
+/// Finds what may begin a boundary line.
+static DASHES: LazyLock<memchr::memmem::Finder<'static>> =
+    LazyLock::new(|| memchr::memmem::Finder::new(b"\n--"));
 
 /// A multipart whose end was not met yet.
 struct Open {
@@ -374,7 +381,7 @@ impl<'a> Walk<'a> {
             let rest = self.bytes.get(at..)?;
             let start = match rest.starts_with(b"--") && self.is_line_start(at) {
                 true => at,
-                false => at + memchr::memmem::find(rest, b"\n--")? + 1,
+                false => at + DASHES.find(rest)? + 1,
             };
             let line = line_at(self.bytes, start)?;
             if let Some(delimiter) = self.delimiter(line) {

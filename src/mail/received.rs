@@ -370,7 +370,7 @@ fn split_date(value: &str) -> (&str, Option<Timestamp>) {
 
 /// The words of the trace part: atoms, and comments with their inner text.
 fn words(trace: &str) -> Vec<Word<'_>> {
-    let mut words = Vec::new();
+    let mut words = Vec::with_capacity(WORDS_USUAL);
     let bound = trace.floor_char_boundary(RECEIVED_BYTES_MAX);
     let mut rest = trace.get(..bound).unwrap_or_default().trim_start();
     while !rest.is_empty() && words.len() < RECEIVED_WORDS_MAX {
@@ -392,6 +392,9 @@ fn words(trace: &str) -> Vec<Word<'_>> {
     words
 }
 
+/// Words that are made room for.
+const WORDS_USUAL: usize = 16;
+
 /// Where an atom ends: at white space or a comment; a path in angle brackets is one atom.
 fn atom_end(text: &str) -> usize {
     let path = path_length(text);
@@ -407,15 +410,18 @@ fn atom_end(text: &str) -> usize {
 fn comment_end(inner: &str) -> usize {
     let mut depth = 0usize;
     let mut at = 0;
-    while let Some(rest) = inner.get(at..).filter(|rest| !rest.is_empty()) {
-        let c = rest.chars().next().unwrap_or_default();
-        match c {
-            '(' if depth < COMMENT_DEPTH_MAX => depth += 1,
-            ')' if depth == 0 => return at,
-            ')' => depth -= 1,
+    while let Some(rest) = inner.get(at..)
+        && let Some(next) = memchr::memchr3(b'(', b')', b'<', rest.as_bytes())
+    {
+        at += next;
+        let rest = rest.get(next..).unwrap_or_default();
+        match rest.as_bytes().first() {
+            Some(b'(') if depth < COMMENT_DEPTH_MAX => depth += 1,
+            Some(b')') if depth == 0 => return at,
+            Some(b')') => depth -= 1,
             _ => {}
         }
-        at += path_length(rest).max(c.len_utf8());
+        at += path_length(rest).max(1);
     }
     inner.len()
 }

@@ -26,6 +26,10 @@ impl Shown {
 
     /// Makes `text` harmless, at most `chars_max` characters of it.
     pub fn at_most(text: &str, chars_max: usize) -> Shown {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
+        if text.len() <= chars_max && text.as_bytes().iter().all(is_plain) {
+            return Shown(text.to_owned());
+        }
         let mut shown = String::with_capacity(text.len().min(chars_max));
         for (count, c) in text.chars().enumerate() {
             if count == chars_max {

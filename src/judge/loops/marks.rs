@@ -7,7 +7,7 @@
 
 use crate::judge::loops::weak::oldest;
 use crate::mail::address::Address;
-use crate::mail::header::{Field, Fields};
+use crate::mail::header::Fields;
 use crate::mail::limits::{MESSAGE_ID_BYTES_MAX, TAKEN_FOR_LINES_MAX, VIA_MAX};
 use crate::mail::received::Received;
 
@@ -57,8 +57,8 @@ impl LoopMarks {
             taken_for: taken_for(lines),
             resent: u32::try_from(fields.all("resent-from").count()).unwrap_or(u32::MAX),
             thread: thread(fields),
-            author: fields.all("from").flat_map(Field::addresses).next(),
-            past: oldest(fields).filter(|_| !fields.has("message-id")),
+            author: fields.author_addresses().next().cloned(),
+            past: if fields.has("message-id") { None } else { oldest(fields) },
             since_ours: None,
             forwarded: None,
         }

@@ -27,7 +27,7 @@ pub fn weak(view: &View<'_>, strong: Fingerprint, key: &FingerprintKey) -> Finge
     let fields = &view.fields;
     let Some(oldest) = oldest(fields) else { return strong };
     let mut authors: Vec<String> =
-        fields.all("from").flat_map(Field::addresses).map(|a| a.canonical()).collect();
+        fields.author_addresses().map(|author| author.canonical()).collect();
     authors.sort_unstable();
     authors.dedup();
     let subject = fields.first("subject").map(Field::decoded).unwrap_or_default();
