@@ -105,7 +105,7 @@ impl Campaign {
         let leaves = || view.parts().iter().filter(|part| !part.is_container);
         leaves().find(|part| !part.decoded(usize::MAX).trim_ascii().is_empty())?;
         let names = names(original, &view);
-        let mut hasher = key.hasher("replyguard campaign 2");
+        let mut hasher = key.hasher("replyguard campaign 3");
         put(&mut hasher, class.as_str().as_bytes());
         put(&mut hasher, class.dsn_action().map_or("", |action| action.as_str()).as_bytes());
         for author in view.fields.author_addresses() {
@@ -119,7 +119,7 @@ impl Campaign {
             let content = part.decoded(usize::MAX);
             match part.media.kind.starts_with("text/") {
                 true => put(&mut hasher, &impersonal(&content, &names)),
-                false => put(&mut hasher, &content),
+                false => put(&mut hasher, &with_lf(&content, usize::MAX)),
             }
         }
         Some(Campaign(short(&hasher)))
@@ -387,6 +387,17 @@ mod tests {
             campaign(&multipart("PNG", &long("a"))),
             campaign(&multipart("PNG", &long("b")))
         );
+    }
+
+    #[test]
+    fn line_ends_make_no_other_campaign() {
+        for form in ["image/png", "message/rfc822", "text/plain", "application/x; charset=utf-8"] {
+            let body = format!("--s\nContent-Type: {form}\n\na b\n\nc\n--s--\n");
+            let message = bounce("joe@a.test", "message/rfc822", &body)
+                .replace("X-Mailer: Spam 1", "Content-Type: multipart/mixed; boundary=s");
+            assert!(campaign(&message).is_some());
+            assert_eq!(campaign(&message.replace('\n', "\r\n")), campaign(&message), "{form}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Hostile structure: messages made of nothing but nesting, parts, fields or comments; and what
-//! must not matter: line ends.
+//! must not matter: line ends and packets.
 //!
 //! Goal: what is read of them has a bound, whatever their size, and they end nobody's process.
 //! Method: shapes at two sizes; what is counted is what was read, not time. How the work grows is
@@ -8,10 +8,13 @@
 use std::fs;
 use std::path::Path;
 
+use bytes::BytesMut;
+use proptest::prelude::*;
+use proptest::sample::select;
 use replyguard::judge::classify::Class;
 use replyguard::judge::fingerprint::FingerprintKey;
-use replyguard::judge::read_alone;
 use replyguard::judge::site::Site;
+use replyguard::judge::{Case, read_alone};
 use replyguard::mail::header::Completeness;
 use replyguard::mail::limits::{
     FAILED_RECIPIENTS_MAX, FIELDS_MAX, ORIGINAL_KEYS_MAX, PART_DEPTH_MAX, PARTS_MAX,
@@ -19,6 +22,7 @@ use replyguard::mail::limits::{
 };
 use replyguard::mail::message::{Message, View};
 use replyguard::mail::raw::split;
+use replyguard::wire::line::{Content, ContentReader};
 
 #[path = "../support/hostile.rs"]
 mod hostile;
@@ -96,13 +100,87 @@ fn line_ends_change_nothing() {
         let read = |bytes: Vec<u8>| {
             let message = Message::new(bytes, Completeness::Whole);
             let mut case = read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]));
-            // Where it stands is counted in bytes; and copies of one campaign came the same way, so
-            // that their line ends are the same.
-            (case.original.embedded, case.campaign) = (None, None);
+            // Where it stands is counted in bytes.
+            case.original.embedded = None;
             case
         };
         let wanted = read(lf.clone());
         assert_eq!(read(with_crlf(1)), wanted, "{}", path.display());
         assert_eq!(read(with_crlf(2)), wanted, "{}", path.display());
+    }
+}
+
+/// What a message may be made of, so that its structure is seldom sound and often meant.
+const PIECES: &[&[u8]] = &[
+    b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n",
+    b"Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.a.test\r\n\r\n",
+    b"Content-Type: message/rfc822\r\n\r\nFrom: a@a.test\r\nSubject: x\r\n\r\nbody\r\n",
+    b"Content-Type: text/html; charset=utf-7\r\n",
+    b"Content-Transfer-Encoding: quoted-printable\r\n",
+    b"Content-Transfer-Encoding: base64\r\n\r\nVW5kZWxpdmVyYWJsZQ==\r\n",
+    b"Auto-Submitted: auto-replied\r\n",
+    b"Final-Recipient: rfc822; joe@a.test\r\nAction: failed\r\nStatus: 5.1.1\r\n",
+    b"Return-Path: <>\r\n",
+    b"Received: from a (b [192.0.2.1])\r\n\tby mx.a.test (Postfix) id 1; x\r\n",
+    b"From: MAILER-DAEMON\r\n",
+    b"Subject: =?utf-8?q?Un?=\r\n =?utf-8?q?deliverable?=\r\n",
+    b"In-Reply-To: <m@a.test>\r\n",
+    b"--b\r\n",
+    b"--b--\r\n",
+    b"\r\n",
+    b"--- Below this line is a copy of the message.\r\n",
+    b"<joe@a.test>: user unknown\r\n",
+    b"..\r\n",
+    b" ",
+    b"\r",
+    b"=\r\n",
+    b"\xff\0",
+];
+
+fn read(bytes: Vec<u8>) -> Case {
+    let message = Message::new(bytes, Completeness::Whole);
+    read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]))
+}
+
+/// What comes out of the reader of a message's content, fed with these packets.
+fn arrived(packets: &[&[u8]]) -> Vec<u8> {
+    let (mut reader, mut buffer) = (ContentReader::default(), BytesMut::new());
+    let mut message = Vec::new();
+    for packet in packets {
+        buffer.extend_from_slice(packet);
+        while let Some(content) = reader.next(&mut buffer) {
+            match content {
+                Content::Bytes(bytes) => message.extend_from_slice(&bytes),
+                Content::Ambiguous => {}
+                Content::End => return message,
+            }
+        }
+    }
+    message
+}
+
+proptest! {
+    /// Goal: no message ends the process, and what it is, with its campaign, depends neither on how
+    /// its bytes came in packets nor on what ends its lines. Method: pieces of responses in any
+    /// order, cut anywhere; CRLF and LF.
+    #[test]
+    fn what_a_message_is_depends_on_its_bytes_alone(
+        pieces in proptest::collection::vec(select(PIECES), 0..24),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let wire = [&pieces.concat()[..], b"\r\n.\r\n"].concat();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len())).collect();
+        cuts.extend([0, wire.len()]);
+        cuts.sort_unstable();
+        let packets: Vec<&[u8]> = cuts.windows(2).map(|two| &wire[two[0]..two[1]]).collect();
+        let whole = arrived(&[&wire]);
+        let mut case = read(whole.clone());
+        prop_assert_eq!(&read(arrived(&packets)), &case);
+
+        let lf = String::from_utf8_lossy(&whole).replace("\r\n", "\n");
+        prop_assume!(!lf.contains('\r') && std::str::from_utf8(&whole).is_ok());
+        let mut with_lf = read(lf.into_bytes());
+        (case.original.embedded, with_lf.original.embedded) = (None, None);
+        prop_assert_eq!(with_lf, case);
     }
 }
