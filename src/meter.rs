@@ -110,6 +110,15 @@ metrics! {
     LOOP_REFUSED: Gauge "loop_entries_refused",
         "Entries not taken since the start, because their sender or client had his share of 1 %",
         "One sender floods: look at the audit log";
+    TALK_ENTRIES: Gauge "conversation_entries",
+        "Addresses, domains and threads that automatic responses are counted for",
+        "Near 200000: look which responder writes to so many";
+    TALK_EVICTED: Gauge "conversation_entries_evicted",
+        "Those that went before their time since the start",
+        "Rises: conversations of responders may be seen late; look which one writes to so many";
+    TALK_REFUSED: Gauge "conversation_entries_refused",
+        "Those not taken since the start, because a responder or client had his share of 1 %",
+        "One responder answers very many: look at the audit log";
     HELD_MESSAGES: Gauge "quarantine_messages",
         "Held messages, copies of a campaign not counted",
         "Near `quarantine.max_messages`: see `quarantine.on_full`";

@@ -285,7 +285,7 @@ impl Handled<'_> {
         decision: &Decision,
         evidence: Option<RecordedEvidence>,
     ) -> Record {
-        let Client { ip, helo, xforward } = &self.envelope.client;
+        let Client { ip, helo, xforward, listener: _ } = &self.envelope.client;
         let known = self.evidence.and_then(|evidence| evidence.recipients.get(index));
         let answered = known.and_then(|known| known.answered.as_ref());
         let Decision { verdict, gaps, loop_finding, action, .. } = decision;
@@ -515,6 +515,7 @@ mod tests {
                 ip: Some("192.0.2.7".parse().unwrap()),
                 helo: "mta.example\x1b[2J".to_owned(),
                 xforward: vec![XforwardAttribute { name: "IDENT".into(), value: "4AB".into() }],
+                listener: 0,
             },
             mail: MailFrom {
                 path: ReversePath::Null,

@@ -200,7 +200,7 @@ fn envelope(question: &Question, message: &Message) -> Result<Envelope, String> 
         client: Client {
             ip: Some(question.client_ip),
             helo: question.helo.clone(),
-            xforward: Vec::new(),
+            ..Client::default()
         },
         mail: MailFrom { path_text: format!("<{path}>"), path, parameters: Parameters::default() },
         recipients: recipients.collect(),

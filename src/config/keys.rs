@@ -243,7 +243,7 @@ pub const KEYS: &[Key] = &[
     new(
         "loops.site",
         "… hostname and first listener",
-        "Whose traces count as ours. The same for parallel guards, different for guards in series.",
+        "Whose traces count as ours. The same for parallel guards, different for guards in series. Each further listener has `/2`, `/3` behind it.",
     ),
     new("loops.laps_max", "1", "How often a message may come back; a response may not at all."),
     new("loops.hops_max_response", "25", "Received lines beyond which a response is held."),
@@ -273,6 +273,11 @@ pub const KEYS: &[Key] = &[
         "loops.conversation.domain",
         "\"60/1h\"",
         "Automatic responses of one address of ours to one domain.",
+    ),
+    new(
+        "loops.conversation.crowd",
+        "\"600/1h\"",
+        "Automatic responses of all our addresses to one domain: more is an alarm, and holds nothing.",
     ),
     new(
         "loops.conversation.agents",

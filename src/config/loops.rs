@@ -57,6 +57,7 @@ fn conversation(section: &mut Section<'_>, source: &mut Source<'_>) -> Conversat
         pair_day: limit("pair_day", default.pair_day),
         thread: limit("thread", default.thread),
         domain: limit("domain", default.domain),
+        crowd: limit("crowd", default.crowd),
         agents: limit("agents", default.agents),
         agents_found: default.agents_found,
     };

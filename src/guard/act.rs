@@ -425,7 +425,8 @@ impl Job<'_> {
         let event = self.acted.event.to_string();
         let inquiry = self.guard.inquiry();
         let lap = u32::try_from(self.told.case.laps.len()).unwrap_or(u32::MAX);
-        let trace = Trace { site: &inquiry.loop_site, event: &event, lap, recipients: &recipients };
+        let site = inquiry.site_of(envelope);
+        let trace = Trace { site: &site, event: &event, lap, recipients: &recipients };
         let arrival = Arrival {
             helo: &envelope.client.helo,
             ip: envelope.client.ip,

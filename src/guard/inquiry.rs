@@ -3,13 +3,14 @@
 //! Takes: envelope and message. Gives: what `decide` is given, and its decisions. `explain` is this
 //! and nothing more, so it says what the daemon would do.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::guard::clock::Clock;
 use crate::guard::evidence::Facts;
-use crate::guard::loops::LoopMemory;
+use crate::guard::loops::{LoopMemory, site_of};
 use crate::judge::decide::decide;
 use crate::judge::decision::Decision;
 use crate::judge::evidence::Evidence;
@@ -37,7 +38,7 @@ pub struct Inquiry {
     pub loops: LoopMemory,
     /// The time.
     pub clock: Clock,
-    /// Whose traces count as ours.
+    /// Whose traces count as ours at the first listener.
     pub loop_site: String,
     /// The key of our traces.
     pub trace_key: TraceKey,
@@ -81,9 +82,14 @@ impl Inquiry {
         let keys = Keys {
             fingerprint: &self.fingerprint_key,
             trace: &self.trace_key,
-            loop_site: &self.loop_site,
+            loop_site: &self.site_of(envelope),
         };
         read(envelope, message, &policy.site, &keys)
+    }
+
+    /// Whose traces count as ours for what came by this listener.
+    pub fn site_of(&self, envelope: &Envelope) -> Cow<'_, str> {
+        site_of(&self.loop_site, envelope.client.listener)
     }
 
     /// The decision without its consequences: nothing is held, relayed, recorded or remembered.

@@ -5,8 +5,11 @@
 //! are confirmed for those whom the next hop took, and given back for the others.
 //! Every key is hashed with a key of ours: who writes the mail cannot choose where it falls.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use crate::guard::act::{Acted, Told};
 use crate::guard::outcome::Outcome;
@@ -31,12 +34,21 @@ use crate::store::windows::{Before, Pending, Windows};
 /// What is remembered of rounds.
 pub struct LoopMemory {
     key: FingerprintKey,
-    /// Whose rounds they are: what comes by another listener is on its way, not going round.
+    /// Whose rounds they are; see `site_of`.
     site: String,
     sightings: Arc<Sightings>,
     talks: Arc<Windows>,
     returns: Mutex<Returns>,
-    next_hops: Vec<IpAddr>,
+    next_hops: ArcSwap<Vec<IpAddr>>,
+}
+
+/// What of it must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The messages that may be going round.
+    pub sightings: Vec<u8>,
+    /// What two said to one another more than once.
+    pub conversations: Vec<u8>,
 }
 
 /// One copy for one recipient, on its way.
@@ -44,6 +56,7 @@ pub struct LoopMemory {
 pub struct Round {
     flight: Flight,
     pending: Option<Pending>,
+    crowd: Option<u32>,
 }
 
 /// How the memory of loops stands.
@@ -62,6 +75,12 @@ impl Round {
         if let Some(pending) = self.pending {
             pending.confirm(now);
         }
+    }
+
+    /// How many responses all our addresses together sent to this domain lately, where that is
+    /// more than they should and nobody was told of it yet.
+    pub fn crowd(&self) -> Option<u32> {
+        self.crowd
     }
 
     /// It was held because it goes round.
@@ -85,7 +104,7 @@ impl LoopMemory {
             sightings: Sightings::new(settings),
             talks: Windows::new(limits.most()),
             returns: Mutex::default(),
-            next_hops,
+            next_hops: ArcSwap::from_pointee(next_hops),
         }
     }
 
@@ -107,8 +126,9 @@ impl LoopMemory {
         let to = recipient.canonical();
         let past = case.marks.past.as_deref().map(|past| self.hashed(&["past", past]));
         let past = past.and_then(|[first, _]| u32::try_from(first >> 32).ok()).unwrap_or(0);
+        let site = site_of(&self.site, envelope.client.listener);
         let copied = |fingerprint: &Fingerprint, kind: &str| Copied {
-            key: self.hashed(&["sighting", kind, &self.site, &fingerprint.to_string(), &to]),
+            key: self.hashed(&["sighting", kind, &site, &fingerprint.to_string(), &to]),
             owners,
             hops: case.hops,
             past,
@@ -116,13 +136,13 @@ impl LoopMemory {
         let copies = vec![copied(&case.fingerprint, "strong"), copied(&case.weak, "weak")];
         let (flight, seen) = self.sightings.reserve(copies, with.now);
         let laps = Laps::of(case, recipient, with.trace_key, with.now);
-        let (pending, talked) = match talk(case, recipient) {
-            Some(talk) => {
-                let (pending, talked) = self.talked(&talk, owners, with);
-                (Some(pending), Some(talked))
-            }
-            None => (None, None),
-        };
+        // Why only at its first round: what the guard sees twice was said once.
+        let talk = talk(case, recipient).filter(|_| laps.count == 0);
+        let (mut pending, mut talked, mut crowd) = (None, None, None);
+        if let Some(talk) = talk {
+            let said = self.talked(&Spoken { talk: &talk, site: &site, owners }, with);
+            (pending, talked, crowd) = (Some(said.0), Some(said.1), said.2);
+        }
         let known = |index: usize| -> Option<Seen> { seen.get(index).copied().flatten() };
         let evidence = LoopEvidence {
             laps,
@@ -131,22 +151,28 @@ impl LoopMemory {
             talked,
             misrouted: laps.count > 0 && self.is_misrouted(envelope, case, recipient, with),
         };
-        (Round { flight, pending }, evidence)
+        (Round { flight, pending, crowd }, evidence)
     }
 
     /// How often something changed that must survive a restart.
     pub fn changes(&self) -> u64 {
-        self.sightings.changes()
+        self.sightings.changes().wrapping_add(self.talks.changes())
     }
 
     /// What must survive a restart.
-    pub fn saved(&self) -> Vec<u8> {
-        self.sightings.saved()
+    pub fn saved(&self) -> Saved {
+        Saved { sightings: self.sightings.saved(), conversations: self.talks.saved() }
     }
 
     /// Remembers what was saved; gives how many entries.
-    pub fn restore(&self, saved: &[u8], now: Timestamp) -> usize {
-        self.sightings.restore(saved, now)
+    pub fn restore(&self, saved: &Saved, now: Timestamp) -> usize {
+        let sightings = self.sightings.restore(&saved.sightings, now);
+        sightings.saturating_add(self.talks.restore(&saved.conversations, now))
+    }
+
+    /// From now on our mail goes to these addresses.
+    pub fn follow(&self, next_hops: Vec<IpAddr>) {
+        self.next_hops.store(Arc::new(next_hops));
     }
 
     /// How it stands.
@@ -154,31 +180,18 @@ impl LoopMemory {
         LoopHealth { sightings: self.sightings.health(), talks: self.talks.health() }
     }
 
-    fn talked(&self, talk: &Talk, owners: Owners, with: &Asking<'_>) -> (Pending, Talked) {
-        let Talk { own, other, domain, .. } = talk;
-        let thread = talk.thread.as_deref();
-        let word = |id: &str| self.hashed(&["answer", own, id]);
-        let mut keys: Vec<Key> = Vec::new();
-        match (talk.kind, thread) {
-            (TalkKind::Responder, _) => {
-                keys.push(self.hashed(&["pair", own, other]));
-                keys.push(self.hashed(&["domain", own, domain]));
-                // Why a key of its own where nothing names the thread: then nothing is counted.
-                let thread = thread.or(talk.id.as_deref()).unwrap_or_default();
-                keys.push(self.hashed(&["thread", own, thread]));
-                keys.extend(talk.id.as_deref().map(word));
-            }
-            (TalkKind::Person, Some(thread)) => {
-                keys.push(self.hashed(&["agents", own, other, thread]));
-            }
-            (TalkKind::Person, None) => {}
-        }
-        let ours = |id: &String| self.talks.before(&word(id), with.now).last().is_some();
-        let answers_ours = talk.kind == TalkKind::Responder && talk.answers.iter().any(ours);
-        let keys = keys.into_iter().map(|key| (key, owners)).collect();
-        let (pending, before) = self.talks.reserve(keys, with.now);
-        let within = |index: usize, span| before.get(index).map_or(0, |b: &Before| b.within(span));
+    fn talked(&self, spoken: &Spoken<'_>, with: &Asking<'_>) -> (Pending, Talked, Option<u32>) {
+        let Spoken { talk, site, owners } = *spoken;
         let limits = with.limits;
+        let ours = |id: &String| {
+            let word = self.hashed(&["answer", site, &talk.own, id]);
+            self.talks.before(&word, with.now).last().is_some()
+        };
+        let answers_ours = talk.kind == TalkKind::Responder && talk.answers.iter().any(ours);
+        let keys = self.keys(spoken).into_iter().map(|key| (key, owners));
+        let (crowded, crowd) = self.crowded(spoken, with);
+        let (pending, before) = self.talks.reserve(keys.chain(crowded).collect(), with.now);
+        let within = |index: usize, span| before.get(index).map_or(0, |b: &Before| b.within(span));
         let first = before.first();
         let (first, last) = (first.and_then(Before::first), first.and_then(Before::last));
         let talked = match talk.kind {
@@ -197,7 +210,48 @@ impl LoopMemory {
                 Talked { agents, first, last, ..Talked::default() }
             }
         };
-        (pending, talked)
+        (pending, talked, crowd)
+    }
+
+    /// Under what it is counted: pair, domain and thread of a responder, and its own id, by which an
+    /// answer to it is known; the thread of persons.
+    fn keys(&self, spoken: &Spoken<'_>) -> Vec<Key> {
+        let Spoken { talk: Talk { kind, own, other, domain, thread, id, .. }, site, .. } = *spoken;
+        match (kind, thread) {
+            (TalkKind::Responder, thread) => {
+                // Why a key of its own where nothing names the thread: then nothing is counted.
+                let thread = thread.as_ref().or(id.as_ref()).map_or("", String::as_str);
+                let mut keys = vec![
+                    self.hashed(&["pair", site, own, other]),
+                    self.hashed(&["domain", site, own, domain]),
+                    self.hashed(&["thread", site, own, thread]),
+                ];
+                keys.extend(id.iter().map(|id| self.hashed(&["answer", site, own, id])));
+                keys
+            }
+            (TalkKind::Person, Some(thread)) => {
+                vec![self.hashed(&["agents", site, own, other, thread])]
+            }
+            (TalkKind::Person, None) => Vec::new(),
+        }
+    }
+
+    /// What all our addresses sent to one domain, where that is too much and nobody was told of it
+    /// in this time. Nobody owns these keys: they are everybody's.
+    fn crowded(&self, spoken: &Spoken<'_>, with: &Asking<'_>) -> (Vec<(Key, Owners)>, Option<u32>) {
+        let Spoken { talk, site, .. } = *spoken;
+        if talk.kind == TalkKind::Person {
+            return (Vec::new(), None);
+        }
+        let (limit, nobody) = (with.limits.crowd, [0, 0]);
+        let all = self.hashed(&["crowd", site, &talk.domain]);
+        let told = self.hashed(&["crowd told", site, &talk.domain]);
+        let within = |key: &Key| self.talks.before(key, with.now).within(limit.span);
+        let sent = within(&all);
+        match sent >= limit.count && within(&told) == 0 {
+            true => (vec![(all, nobody), (told, nobody)], Some(sent)),
+            false => (vec![(all, nobody)], None),
+        }
     }
 
     /// Whether our next hop sends our own mail back: this message came straight from it, for the
@@ -213,7 +267,7 @@ impl LoopMemory {
         with: &Asking<'_>,
     ) -> bool {
         let client = envelope.client.ip.map(|ip| ip.to_canonical());
-        let from_next_hop = client.is_some_and(|ip| self.next_hops.contains(&ip));
+        let from_next_hop = client.is_some_and(|ip| self.next_hops.load().contains(&ip));
         let newest = case.laps.first().is_some_and(|lap| lap.went_to(recipient, with.trace_key));
         let straight = case.marks.since_ours.is_some_and(|hops| hops <= 1);
         let Some(left) = left(case, with.now) else { return false };
@@ -262,6 +316,7 @@ pub(in crate::guard) fn remember(
     let sound = |name| meter.count(ALARMS, &[("alarm", name)]);
     for (index, round) in rounds.into_iter().enumerate() {
         let looping = acted.decisions.get(index).and_then(|it| it.loop_finding.as_ref());
+        let crowd = round.crowd();
         match acted.outcomes.get(index) {
             Some(Outcome::Relayed(_)) => round.confirm(told.now),
             Some(Outcome::Held { .. }) if looping.is_some() => round.stop(told.now),
@@ -278,6 +333,16 @@ pub(in crate::guard) fn remember(
                  recipient, the mail waits at the client until then"
             );
         }
+        if let Some(sent) =
+            crowd.filter(|_| acted.outcomes.get(index).is_some_and(Outcome::is_delivered))
+        {
+            sound("crowd");
+            tracing::warn!(
+                %event, %to, sent,
+                "our addresses together answer this domain more than usual: is it a forged sender, \
+                 or a program that answers ours? Nothing is held for it"
+            );
+        }
         let known = told.evidence.recipients.get(index);
         match known.and_then(|known| alarm(told.case, &known.loops, &told.in_force.policy.loops)) {
             Some(Alarm::ManyHops(hops)) => {
@@ -291,6 +356,24 @@ pub(in crate::guard) fn remember(
             None => {}
         }
     }
+}
+
+/// Whose traces and rounds they are that came by one of our listeners: each has a site of its own.
+///
+/// Why: a scanner may take mail from one listener and hand it to the other. That is a way, no loop.
+pub fn site_of(site: &str, listener: usize) -> Cow<'_, str> {
+    match listener {
+        0 => Cow::Borrowed(site),
+        n => Cow::Owned(format!("{site}/{}", n.saturating_add(1))),
+    }
+}
+
+/// A message that is part of a conversation.
+#[derive(Clone, Copy)]
+struct Spoken<'a> {
+    talk: &'a Talk,
+    site: &'a str,
+    owners: Owners,
 }
 
 /// What asking needs beside the message.

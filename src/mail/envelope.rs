@@ -18,6 +18,8 @@ pub struct Client {
     pub helo: String,
     /// What it said of its own client (XFORWARD), in the order it was said.
     pub xforward: Vec<XforwardAttribute>,
+    /// At which of our listeners it spoke: 0 is the first of `outbound.listen`.
+    pub listener: usize,
 }
 
 impl Client {

@@ -428,8 +428,11 @@ pub const OWNER_TAGS: usize = 16_384;
 /// Keys of conversations: 100 bytes each, and 4 for each message counted.
 pub const WINDOWS_MAX: usize = 200_000;
 
-/// How long the addresses of a next hop may be asked for at the start.
+/// How long the addresses of a next hop may be asked for.
 pub const NAMES_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often the names of next hops are asked for again.
+pub const NEXT_HOP_NAMES_EVERY: Duration = Duration::from_secs(300);
 
 /// How soon a message must come back from the next hop to show that the way goes round.
 pub const MISROUTED_AFTER_MAX: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use crate::guard::Guard;
+use crate::guard::loops::LoopHealth;
 use crate::guard::tap::Tap;
 use crate::judge::policy::Mode;
 use crate::judge::subject::TapKind;
@@ -25,8 +26,8 @@ use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
     HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, LOOP_ENTRIES, LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED,
     OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST, STORE_RECORDS, STORE_UP, SUBJECTS,
-    TAP_FAULTS, TAP_LAG, TAP_LATE, TAP_OVERLOADED, TAP_RATE, TAP_REFUSED, TAP_SEEN,
-    TAP_STORE_FAILED, TAP_UNDECLARED,
+    TALK_ENTRIES, TALK_EVICTED, TALK_REFUSED, TAP_FAULTS, TAP_LAG, TAP_LATE, TAP_OVERLOADED,
+    TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED, TAP_UNDECLARED,
 };
 use crate::store::relays::UNDECLARED;
 
@@ -336,7 +337,7 @@ impl Admin {
 
     fn readings(&self) -> Vec<Reading> {
         let status = self.status();
-        let loops = self.guard.inquiry().loops.health().sightings;
+        let LoopHealth { sightings: loops, talks } = self.guard.inquiry().loops.health();
         let info = vec![("version", status.version), ("mode", status.mode)];
         let mut readings = vec![
             Reading { labels: info, ..Reading::new(INFO, 1) },
@@ -350,6 +351,9 @@ impl Admin {
             Reading::new(LOOP_KEPT, loops.kept),
             Reading::new(LOOP_EVICTED, loops.evicted),
             Reading::new(LOOP_REFUSED, loops.refused),
+            Reading::new(TALK_ENTRIES, talks.entries),
+            Reading::new(TALK_EVICTED, talks.evicted),
+            Reading::new(TALK_REFUSED, talks.refused),
             Reading::new(HELD_MESSAGES, status.quarantine.messages),
             Reading::new(HELD_COPIES, status.quarantine.copies),
             Reading::new(HELD_BYTES, status.quarantine.bytes),

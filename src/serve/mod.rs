@@ -10,11 +10,11 @@ pub mod listen;
 pub mod milter;
 pub mod pass;
 pub mod room;
+pub mod rounds;
 pub mod smtp;
 pub mod state;
 pub mod taps;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -39,13 +39,13 @@ use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
 use crate::judge::subject::TapKind;
 use crate::mail::limits::{
-    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, NAMES_DEADLINE, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
+    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
 };
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening, TAP_ROLE};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
-use crate::serve::state::{Locks, SIGHTINGS, StateDir, StateError, remove_former_key, write_new};
+use crate::serve::state::{Locks, StateDir, StateError, remove_former_key};
 use crate::serve::taps::Taps;
 use crate::store::answers::Answers;
 use crate::store::embedded::OpenError;
@@ -93,7 +93,9 @@ pub struct Server {
     guard: Arc<Guard>,
     outbound: Outbound,
     listeners: Vec<Listener>,
-    front: Arc<Front>,
+    /// That of the first listener.
+    front: Front,
+    next_hops: Vec<NextHop>,
     taps: Taps,
     stopping: watch::Sender<Stopping>,
     sessions: Arc<Semaphore>,
@@ -111,7 +113,6 @@ pub struct Server {
 /// What all accept loops share.
 struct Shared {
     outbound: Outbound,
-    front: Arc<Front>,
     sessions: Arc<Semaphore>,
     /// Those who are told that they may not come in.
     refusals: Arc<Semaphore>,
@@ -133,9 +134,7 @@ impl Server {
         let inquiry = Arc::new(inquiry(config, &state).await?);
         let tap = inbound(config, &inquiry);
         let taps = Taps::bind(config, Arc::clone(&tap)).await?;
-        if let Ok(saved) = std::fs::read(config.state_dir.join(SIGHTINGS)) {
-            inquiry.loops.restore(&saved, Clock::System.now());
-        }
+        rounds::restore(&inquiry.loops, &config.state_dir, Clock::System.now());
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
@@ -147,7 +146,7 @@ impl Server {
             );
         }
         let outbound = config.outbound.clone();
-        let front = Arc::new(front(&outbound, &config.hostname, Arc::clone(&guard)));
+        let front = front(&outbound, &config.hostname, Arc::clone(&guard));
         let (stopping, _) = watch::channel(Stopping::No);
         let sessions = Arc::new(Semaphore::new(outbound.sessions_max));
         let pages = pages(&config.admin).await;
@@ -172,6 +171,7 @@ impl Server {
             outbound,
             listeners,
             front,
+            next_hops: config.relay.next_hops.clone(),
             taps,
             stopping,
             sessions,
@@ -205,6 +205,7 @@ impl Server {
             outbound,
             listeners,
             front,
+            next_hops,
             taps,
             stopping,
             sessions,
@@ -218,12 +219,12 @@ impl Server {
             sessions,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             outbound: outbound.clone(),
-            front,
             stopping: stopping.clone(),
         });
         let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, Arc::clone(&shared)));
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let front = Arc::new(Front { listener: number, ..front.clone() });
+            accepting.spawn(accept(listener, front, Arc::clone(&shared)));
         }
         for listener in pages {
             let router = admin::router(Arc::clone(&admin));
@@ -232,6 +233,7 @@ impl Server {
         let tapping = tokio::spawn(taps.run(stopping.subscribe(), outbound.drain));
         let state_dir = _state.path().to_owned();
         let keeping = tokio::spawn(keep_house(Arc::clone(&guard), state_dir.clone(), retention));
+        let names = tokio::spawn(rounds::follow_names(Arc::clone(&guard), next_hops));
         let mut stopped = stopping.subscribe();
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
@@ -245,7 +247,8 @@ impl Server {
         }
         let _ = tapping.await;
         keeping.abort();
-        save_sightings(&guard, &state_dir).await;
+        names.abort();
+        rounds::save(&guard, &state_dir).await;
         guard.relay().close().await;
         if let Err(fault) = guard.inquiry().store.flush().await {
             warn!(%fault, "the store could not be flushed");
@@ -303,20 +306,6 @@ impl Stopper {
     }
 }
 
-/// The addresses of the next hops, to know their mail by; a name without an answer has none.
-async fn addresses(next_hops: &[NextHop]) -> Vec<IpAddr> {
-    let mut found = Vec::new();
-    for hop in next_hops {
-        let Endpoint::Tcp { host, port } = &hop.endpoint else { continue };
-        let asked = tokio::net::lookup_host((host.as_str(), *port));
-        match timeout(NAMES_DEADLINE, asked).await {
-            Ok(Ok(places)) => found.extend(places.map(|place| place.ip().to_canonical())),
-            _ => warn!(host, "the next hop's name has no address now: misrouting is not seen"),
-        }
-    }
-    found
-}
-
 /// Puts the policy of another configuration in force: rules, lists, what is ours. Gives the keys
 /// whose change waits for a restart.
 pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str> {
@@ -346,6 +335,7 @@ fn talks(config: &Config) -> u32 {
 fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
     let kib = usize::try_from(outbound.memory_max / 1024).unwrap_or(Semaphore::MAX_PERMITS);
     Front {
+        listener: 0,
         protocol: outbound.protocol,
         hostname: hostname.to_owned(),
         inspect_max: outbound.inspect_max,
@@ -359,15 +349,15 @@ fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
 }
 
 /// Accepts until the server drains.
-async fn accept(listener: Listener, shared: Arc<Shared>) {
+async fn accept(listener: Listener, front: Arc<Front>, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
     while let Some(peer) = listener.next(&mut stopping).await {
-        admit(peer, &shared);
+        admit(peer, &front, &shared);
     }
 }
 
-fn admit(peer: Peer, shared: &Arc<Shared>) {
-    let (front, stopping) = (Arc::clone(&shared.front), shared.stopping.subscribe());
+fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
+    let (front, stopping) = (Arc::clone(front), shared.stopping.subscribe());
     let allowed = peer
         .ip()
         .is_none_or(|ip| shared.outbound.allow_clients.iter().any(|network| network.contains(&ip)));
@@ -410,7 +400,7 @@ async fn keep_house(guard: Arc<Guard>, state_dir: PathBuf, retention: Duration) 
                 let changes = guard.inquiry().loops.changes();
                 if changes != saved {
                     saved = changes;
-                    save_sightings(&guard, &state_dir).await;
+                    rounds::save(&guard, &state_dir).await;
                 }
             }
             _ = expire.tick() => {
@@ -440,19 +430,6 @@ fn say(expired: &Expired) {
     }
 }
 
-/// Writes down which messages may be going round, so that a restart does not forget them.
-async fn save_sightings(guard: &Arc<Guard>, state_dir: &Path) {
-    let (guard, folder) = (Arc::clone(guard), state_dir.to_owned());
-    let written = tokio::task::spawn_blocking(move || {
-        write_new(&folder, &folder.join(SIGHTINGS), &guard.inquiry().loops.saved())
-    });
-    match written.await {
-        Ok(Ok(())) => {}
-        Ok(Err(fault)) => warn!(%fault, "messages that may go round could not be written down"),
-        Err(fault) => warn!(%fault, "messages that may go round were not written down"),
-    }
-}
-
 /// What is asked of DNS and of memory, with the policy in force.
 async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartError> {
     Ok(Inquiry {
@@ -465,7 +442,7 @@ async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartErro
             &config.loop_site,
             &config.loops,
             &config.policy.loops.conversation,
-            addresses(&config.relay.next_hops).await,
+            rounds::addresses(&config.relay.next_hops).await.found,
         ),
         clock: Clock::System,
         loop_site: config.loop_site.clone(),

@@ -44,7 +44,10 @@ pub enum BareLineEnd {
 }
 
 /// What all conversations of a listener share.
+#[derive(Clone)]
 pub struct Front {
+    /// Which of our listeners it is, as `Client::listener`.
+    pub listener: usize,
     /// SMTP or LMTP.
     pub protocol: Protocol,
     /// What we call ourselves.
@@ -413,6 +416,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             ip: self.client_ip,
             helo: self.session.helo().to_owned(),
             xforward: self.session.xforward().to_vec(),
+            listener: self.front.listener,
         }
     }
 

@@ -55,6 +55,9 @@ pub const STORE_KEY_OLD: &str = "store.key.old";
 /// The file of messages that may be going round.
 pub const SIGHTINGS: &str = "sightings";
 
+/// The file of what two said to one another more than once.
+pub const CONVERSATIONS: &str = "conversations";
+
 /// A state directory that is ours as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {

@@ -135,11 +135,12 @@ impl<V: Default> Table<V> {
         }
     }
 
-    /// Each kept entry.
+    /// Each kept entry, the least recently used of a shard first: put back in this order, they go
+    /// in the order in which they would have gone.
     pub fn each_kept(&self, mut see: impl FnMut(&Key, &V)) {
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.kept.iter().for_each(|(key, slot)| see(key, &slot.value));
+            shard.kept.iter().rev().for_each(|(key, slot)| see(key, &slot.value));
         }
     }
 

@@ -1,14 +1,16 @@
 //! How often something happened lately: moments by key, counted over any time up to the longest.
 //!
 //! Takes: keys, hashed by the caller. Gives: how often each happened before. Reserved, confirmed or
-//! given back like sightings. Bounds: `limits::WINDOWS_MAX` keys; the settings' number of moments
-//! each, 4 bytes a moment.
+//! given back like sightings. What happened more than once can be saved, so that a restart gives
+//! nobody a new window. Bounds: `limits::WINDOWS_MAX` keys; the settings' number of moments each, 4
+//! bytes a moment, none older than `limits::RATE_SPAN_MAX`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::mail::limits::WINDOWS_MAX;
+use crate::mail::limits::{RATE_SPAN_MAX, WINDOWS_MAX};
 use crate::mail::time::Timestamp;
 use crate::store::table::{Health, Key, Owners, Rank, Table};
 
@@ -18,7 +20,11 @@ pub struct Windows {
     table: Table<Moments>,
     flying: Mutex<HashMap<Key, u32>>,
     moments_max: usize,
+    changes: AtomicU64,
 }
+
+/// How a file of saved entries begins. Each entry: its key, how many moments, the moments.
+const SAVED: &[u8] = b"replyguard conversations 1\n";
 
 /// When it happened: seconds, the oldest first.
 type Moments = Vec<u32>;
@@ -56,7 +62,8 @@ impl Windows {
     pub fn new(moments_max: u32) -> Arc<Windows> {
         let moments_max = usize::try_from(moments_max).unwrap_or(usize::MAX);
         let flying = Mutex::new(HashMap::new());
-        Arc::new(Windows { table: Table::new(WINDOWS_MAX), flying, moments_max })
+        let changes = AtomicU64::new(0);
+        Arc::new(Windows { table: Table::new(WINDOWS_MAX), flying, moments_max, changes })
     }
 
     /// Counts one more on its way for each key; gives what was before, in their order.
@@ -91,6 +98,48 @@ impl Windows {
         self.table.health()
     }
 
+    /// How often something changed that must survive a restart.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    /// What must survive a restart: what happened more than once, the least recently used first.
+    pub fn saved(&self) -> Vec<u8> {
+        let mut saved = SAVED.to_vec();
+        self.table.each_kept(|[first, second], moments| {
+            let Ok(count) = u16::try_from(moments.len()) else { return };
+            saved.extend(first.to_le_bytes());
+            saved.extend(second.to_le_bytes());
+            saved.extend(count.to_le_bytes());
+            moments.iter().for_each(|at| saved.extend(at.to_le_bytes()));
+        });
+        saved
+    }
+
+    /// Remembers what was saved and is not too old; gives how many entries. What is no such file,
+    /// or is cut, is passed over.
+    pub fn restore(&self, saved: &[u8], now: Timestamp) -> usize {
+        let mut rest = saved.strip_prefix(SAVED).unwrap_or_default();
+        let mut count = 0;
+        while count < self.table.health().capacity
+            && let Some((key, mut moments, behind)) = read(rest)
+        {
+            rest = behind;
+            moments.retain(|at| is_young(*at, seconds(now)));
+            let oldest = moments.len().saturating_sub(self.moments_max);
+            moments.drain(..oldest);
+            if moments.is_empty() {
+                continue;
+            }
+            count += 1;
+            self.table.change(key, [0, 0], |known| {
+                *known = moments;
+                Rank::Kept
+            });
+        }
+        count
+    }
+
     fn land(&self, key: Key, owners: Owners, happened: Option<Timestamp>) {
         {
             let mut flying = self.flying();
@@ -103,11 +152,16 @@ impl Windows {
         }
         let Some(now) = happened else { return };
         self.table.change(key, owners, |moments| {
+            moments.retain(|at| is_young(*at, seconds(now)));
             if moments.len() >= self.moments_max && !moments.is_empty() {
                 moments.remove(0);
             }
             moments.push(seconds(now));
-            if moments.len() > 1 { Rank::Kept } else { Rank::Fresh }
+            if moments.len() < 2 {
+                return Rank::Fresh;
+            }
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            Rank::Kept
         });
     }
 
@@ -138,6 +192,21 @@ impl Drop for Pending {
             self.windows.land(key, owners, None);
         }
     }
+}
+
+fn read(saved: &[u8]) -> Option<(Key, Moments, &[u8])> {
+    let (first, rest) = saved.split_first_chunk()?;
+    let (second, rest) = rest.split_first_chunk()?;
+    let (count, rest) = rest.split_first_chunk()?;
+    let bytes = usize::from(u16::from_le_bytes(*count)).checked_mul(4)?;
+    let (moments, rest) = rest.split_at_checked(bytes)?;
+    let moments = moments.as_chunks().0.iter().map(|at| u32::from_le_bytes(*at)).collect();
+    Some(([u64::from_le_bytes(*first), u64::from_le_bytes(*second)], moments, rest))
+}
+
+/// Whether any limit still counts it.
+fn is_young(at_s: u32, now_s: u32) -> bool {
+    u64::from(now_s.saturating_sub(at_s)) < RATE_SPAN_MAX.as_secs()
 }
 
 fn seconds(moment: Timestamp) -> u32 {
@@ -189,5 +258,44 @@ mod tests {
             happen(&windows, 1, NOW.plus(Duration::from_secs(second)));
         }
         assert_eq!(windows.before(&[1, 1], NOW).within(HOUR), 4);
+    }
+
+    /// Goal: a conversation that runs gets no new window by a restart. Method: what is saved is
+    /// read by another table, whole, cut at each byte, or too late.
+    #[test]
+    fn what_happened_more_than_once_outlives_a_restart() {
+        let windows = Windows::new(3);
+        for minute in 0..5 {
+            happen(&windows, 1, NOW.plus(minute * HOUR / 60));
+        }
+        happen(&windows, 2, NOW);
+        assert!(windows.changes() > 0);
+        let saved = windows.saved();
+        let later = NOW.plus(HOUR / 2);
+        let after = Windows::new(3);
+        assert_eq!(after.restore(&saved, later), 1);
+        let before = after.before(&[1, 1], later);
+        assert_eq!((before.within(HOUR), before.within(HOUR / 2 - 3 * HOUR / 60)), (3, 1));
+        assert_eq!((after.before(&[2, 2], later).within(HOUR), after.health().kept), (0, 1));
+        // Fewer moments are kept now, and the last ones.
+        let narrow = Windows::new(2);
+        narrow.restore(&saved, later);
+        assert_eq!(narrow.before(&[1, 1], later).within(HOUR), 2);
+        assert_eq!(Windows::new(3).restore(&saved, NOW.plus(8 * 24 * HOUR)), 0);
+        for end in 0..saved.len() {
+            assert_eq!(Windows::new(3).restore(&saved[..end], later), 0);
+        }
+        assert_eq!(Windows::new(3).restore(b"something else", later), 0);
+    }
+
+    /// What no limit counts any more takes no memory.
+    #[test]
+    fn moments_are_forgotten_after_a_week() {
+        let windows = Windows::new(100);
+        for day in 0..50 {
+            happen(&windows, 1, NOW.plus(day * 24 * HOUR));
+        }
+        let now = NOW.plus(49 * 24 * HOUR);
+        assert_eq!(windows.before(&[1, 1], now).within(1000 * 24 * HOUR), 7);
     }
 }

@@ -38,13 +38,17 @@ pub const ZONE: &str = "
 
 /// What a test sets, as keys of the configuration file: `local.domains`.
 #[derive(Clone, Debug)]
-pub struct Settings(toml::Table);
+pub struct Settings {
+    file: toml::Table,
+    /// Listeners beside the first.
+    also_at: Vec<SocketAddr>,
+}
 
 impl Settings {
     /// A guard that acts, before `next_hop`, for the host of `servers`: `mx.ours.example`, whose
     /// border strips and writes `Authentication-Results`.
     pub fn before(next_hop: SocketAddr) -> Self {
-        Self(toml::Table::new())
+        Self { file: toml::Table::new(), also_at: Vec::new() }
             .set("mode", "enforce")
             .set("hostname", "guard.ours.example")
             .set("outbound.next_hop", vec![next_hop.to_string()])
@@ -64,11 +68,17 @@ impl Settings {
 
     /// A whole configuration file, as somebody wrote it.
     pub fn file(text: &str) -> Self {
-        Self(text.parse().unwrap())
+        Self { file: text.parse().unwrap(), also_at: Vec::new() }
+    }
+
+    /// It listens on this port as well.
+    pub fn also_at(mut self, port: &Port) -> Self {
+        self.also_at.push(port.address());
+        self
     }
 
     pub fn set(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
-        let mut table = &mut self.0;
+        let mut table = &mut self.file;
         let mut words = key.split('.').peekable();
         while let Some(word) = words.next() {
             if words.peek().is_none() {
@@ -83,7 +93,7 @@ impl Settings {
 
     /// The path at a key, or `usual`.
     fn path(&self, key: &str, usual: PathBuf) -> PathBuf {
-        let (mut table, mut found) = (Some(&self.0), None);
+        let (mut table, mut found) = (Some(&self.file), None);
         for word in key.split('.') {
             found = table.and_then(|table| table.get(word));
             table = found.and_then(toml::Value::as_table);
@@ -146,11 +156,13 @@ impl Guard {
     /// Writes another configuration, for `reload` or `resume`.
     pub fn configure(&mut self, settings: Settings) {
         let state = settings.path("state_dir", self.state.path().join("state"));
+        let mut listen = vec![self.address().to_string()];
+        listen.extend(settings.also_at.iter().map(ToString::to_string));
         self.settings = settings
             .set("state_dir", state.to_str().unwrap())
-            .set("outbound.listen", vec![self.address().to_string()])
+            .set("outbound.listen", listen)
             .set("dns.servers", vec![self.dns.address().to_string()]);
-        self.write_configuration(&self.settings.0.to_string());
+        self.write_configuration(&self.settings.file.to_string());
     }
 
     /// Puts any text where the configuration stands.
@@ -357,8 +369,8 @@ fn answers(address: SocketAddr) -> bool {
 #[test]
 fn settings_nest_by_their_dots() {
     let settings = Settings::before("127.0.0.1:25".parse().unwrap()).set("audit.path", "x");
-    assert_eq!(settings.0["outbound"]["next_hop"][0].as_str(), Some("127.0.0.1:25"));
-    assert_eq!(settings.0["local"]["domains"][0].as_str(), Some("ours.example"));
+    assert_eq!(settings.file["outbound"]["next_hop"][0].as_str(), Some("127.0.0.1:25"));
+    assert_eq!(settings.file["local"]["domains"][0].as_str(), Some("ours.example"));
     assert_eq!(settings.path("audit.path", "y".into()), PathBuf::from("x"));
     assert_eq!(settings.path("quarantine.path", "y".into()), PathBuf::from("y"));
 }

@@ -23,6 +23,7 @@ mod dkim;
 #[path = "../support/dns.rs"]
 mod dns;
 mod evidence;
+mod fingerprints;
 mod front;
 mod hard;
 mod hop;
@@ -35,6 +36,7 @@ mod records;
 mod relay;
 mod remembered;
 mod rig;
+mod rounds;
 #[path = "../support/schema.rs"]
 mod schema;
 mod sim;

@@ -25,7 +25,7 @@ pub fn envelope(recipients: &[&str]) -> Envelope {
         parameters: Parameters::new(vec![parameter("notify=NEVER")]),
     };
     Envelope {
-        client: Client { ip: None, helo: "mta.example".to_owned(), xforward: Vec::new() },
+        client: Client { helo: "mta.example".to_owned(), ..Client::default() },
         mail: MailFrom {
             path: ReversePath::Null,
             path_text: "<>".to_owned(),

@@ -175,6 +175,7 @@ impl Rig {
             Arc::new(Guard::new(Arc::new(inquiry), relay, trail, quarantine, &config.hostname));
         let kib = usize::try_from(config.outbound.memory_max / 1024).unwrap();
         let front = Arc::new(Front {
+            listener: 0,
             protocol: config.outbound.protocol,
             hostname: config.hostname.clone(),
             inspect_max: config.outbound.inspect_max,

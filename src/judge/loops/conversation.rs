@@ -37,6 +37,8 @@ pub struct ConversationLimits {
     pub thread: Rate,
     /// Responses from one address of ours to one domain.
     pub domain: Rate,
+    /// Responses from all our addresses to one domain: more is an alarm, and holds nothing.
+    pub crowd: Rate,
     /// Messages that look like a person's, from one address to another in one thread.
     pub agents: Rate,
     /// What is done about those.
@@ -62,6 +64,7 @@ impl Default for ConversationLimits {
             pair_day: rate(12, 24 * hour),
             thread: rate(6, 24 * hour),
             domain: rate(60, hour),
+            crowd: rate(600, hour),
             agents: rate(60, hour),
             agents_found: AgentsFound::Alarm,
         }
@@ -71,14 +74,16 @@ impl Default for ConversationLimits {
 impl ConversationLimits {
     /// The longest time that anything is counted in.
     pub fn longest(&self) -> Duration {
-        let all = [self.pair, self.pair_day, self.thread, self.domain, self.agents];
-        all.iter().map(|rate| rate.span).max().unwrap_or_default()
+        self.all().iter().map(|rate| rate.span).max().unwrap_or_default()
+    }
+
+    fn all(&self) -> [Rate; 6] {
+        [self.pair, self.pair_day, self.thread, self.domain, self.crowd, self.agents]
     }
 
     /// The most that anything is counted up to.
     pub fn most(&self) -> u32 {
-        let all = [self.pair, self.pair_day, self.thread, self.domain, self.agents];
-        all.iter().map(|rate| rate.count).max().unwrap_or_default()
+        self.all().iter().map(|rate| rate.count).max().unwrap_or_default()
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Takes: the fields of a header. Gives: `LoopMarks`. The fields of others are read and kept, never
 //! written: Delivered-To (Postfix, Dovecot, qmail), X-Sieve-Redirected-From (Pigeonhole),
-//! X-MS-Exchange-Inbox-Rules-Loop (Exchange). Anybody can write them, so alone they prove nothing.
+//! X-MS-Exchange-Inbox-Rules-Loop and X-MS-Exchange-ForwardingLoop (Exchange). Anybody can write
+//! them, so alone they prove nothing.
 //! Bounds: `limits::VIA_MAX`. Standards: RFC 5322 §3.6.4 and §3.6.6, RFC 9228 (Delivered-To).
 
 use crate::judge::loops::weak::oldest;
@@ -71,14 +72,17 @@ impl LoopMarks {
 }
 
 const VIA_FIELDS: &[&str] =
-    &["delivered-to", "x-sieve-redirected-from", "x-ms-exchange-inbox-rules-loop"];
+    &["delivered-to", "x-sieve-redirected-from", "x-ms-exchange-inbox-rules-loop", FORWARDING_LOOP];
+
+/// Of it only the first half names a mailbox: `ann@a.test;TENANT`.
+const FORWARDING_LOOP: &str = "x-ms-exchange-forwardingloop";
 
 /// The mailboxes, the last one first; each once, with the greatest count of any field.
 pub fn via(fields: &Fields<'_>) -> Vec<Via> {
     let mut counted: Vec<(&str, Address, u32)> = Vec::new();
     for field in fields.iter() {
         let Some(name) = VIA_FIELDS.iter().find(|name| field.is(name)) else { continue };
-        let Some(mailbox) = field.addresses().into_iter().next() else { continue };
+        let Some(mailbox) = mailbox(field) else { continue };
         let same =
             |(of, known, _): &&mut (&str, Address, u32)| of == name && known.same_mailbox(&mailbox);
         if let Some((_, _, times)) = counted.iter_mut().find(same) {
@@ -95,6 +99,13 @@ pub fn via(fields: &Fields<'_>) -> Vec<Via> {
         }
     }
     via
+}
+
+fn mailbox(field: &Field<'_>) -> Option<Address> {
+    match field.is(FORWARDING_LOOP) {
+        true => Address::parse(field.text().split(';').next()?.trim()),
+        false => field.addresses().into_iter().next(),
+    }
 }
 
 /// Whom the newest Received lines say the message was for.
@@ -151,6 +162,12 @@ mod tests {
              X-MS-Exchange-Inbox-Rules-Loop: ann@A.test\n\n",
         );
         assert_eq!((exchange.via.len(), exchange.most()), (1, 2));
+        let forwarding = marks(
+            "X-MS-Exchange-ForwardingLoop: ann@a.test;\n\tf7a17af6-1c5c-4a36-aa8b-f5be247aa4ba\n\
+             X-MS-Exchange-ForwardingLoop: Ann@a.test;f7a17af6\n\
+             X-MS-Exchange-ForwardingLoop: ForwardingHandled;2109ce83\n\n",
+        );
+        assert_eq!(named(&forwarding), [("ann@a.test", 2)]);
         assert_eq!(marks("Delivered-To: mailing list x\n\n").most(), 0);
         let many: String = (0..100).map(|n| format!("Delivered-To: u{n}@a.test\n")).collect();
         assert_eq!(marks(&many).via.len(), VIA_MAX);
