@@ -14,7 +14,7 @@ use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{LoopFinding, LoopKind};
 use crate::judge::loops::conversation::{AgentsFound, Talked, agents, used_up};
 use crate::judge::policy::LoopLimits;
-use crate::mail::address::{Address, ForwardPath};
+use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::limits::{
     RESENT_FORGIVEN_MAX, RISES_MIXED, RISES_STRONG, RISES_WEAK, VIA_TIMES_MAX,
 };
@@ -186,7 +186,10 @@ fn forwarded_bounce(case: &Case, recipient: &ForwardPath) -> Option<Proof> {
     let to = recipient.address()?;
     case.class.dsn_action()?;
     let is = |other: &Address| other.same_mailbox(to);
-    let again = case.original.failed_recipients.iter().any(is)
+    // Why: who wrote to himself is told of it, whatever mailbox the bounce went through.
+    let wrote = case.original.return_path.as_ref().and_then(ReversePath::address).is_some_and(is);
+    let again = !wrote
+        && case.original.failed_recipients.iter().any(is)
         && case.marks.via.iter().any(|via| !is(&via.mailbox));
     let back = case.marks.forwarded.as_ref().is_some_and(|original| original.by.iter().any(is));
     (again || back).then_some(Proof {

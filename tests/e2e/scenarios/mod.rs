@@ -11,9 +11,11 @@ mod lmtp;
 mod loops;
 mod outage;
 mod rings;
+mod rings_of_many;
 mod routing;
 mod setup;
 mod stages;
+mod talks;
 
 use std::net::SocketAddr;
 

@@ -15,20 +15,20 @@ use crate::sink::Sink;
 use crate::wait::until;
 
 /// Forwards to `there@branch.example`, which forwards back.
-const HERE: &str = "here@ours.example";
-const THERE: &str = "there@branch.example";
+pub const HERE: &str = "here@ours.example";
+pub const THERE: &str = "there@branch.example";
 
 /// Takes both our lines away.
-const STRIPS: &str = "/^X-Replyguard-Trace:/ IGNORE\n/^Received:.*[(]replyguard[)]/ IGNORE\n";
+pub const STRIPS: &str = "/^X-Replyguard-Trace:/ IGNORE\n/^Received:.*[(]replyguard[)]/ IGNORE\n";
 /// Writes Message-ID and Date anew, and a tag before the subject.
-const REWRITES: &str =
+pub const REWRITES: &str =
     "/^Message-Id:/ IGNORE\n/^Date:/ IGNORE\n/^Subject: (.*)$/ REPLACE Subject: [EXT] $1\n";
 /// Writes a banner above the text.
-const BANNER: &str = "/^letter / PREPEND CAUTION: this came from outside.\n";
+pub const BANNER: &str = "/^letter / PREPEND CAUTION: this came from outside.\n";
 
 /// The other site: it knows `branch.example`, forwards `there` back, and gives all other mail to
 /// its own way out.
-fn theirs(out: &Sink, ours: SocketAddr, header: &str, body: &str) -> Postfix {
+pub fn theirs(out: &Sink, ours: SocketAddr, header: &str, body: &str) -> Postfix {
     let settings = postfix::Settings::default()
         .set("myhostname", "mx.branch.example")
         .set("virtual_mailbox_domains", "branch.example")
@@ -44,7 +44,7 @@ fn theirs(out: &Sink, ours: SocketAddr, header: &str, body: &str) -> Postfix {
 }
 
 /// What became of the copies for `there`: how many passed, and how the last was found.
-fn cut(guard: &Guard) -> (usize, String) {
+pub fn cut(guard: &Guard) -> (usize, String) {
     let records = until("the ring to be cut", || {
         let records = guard.audit_of(THERE);
         records.last().is_some_and(|last| last["action"] == "quarantine").then_some(records)
@@ -54,6 +54,7 @@ fn cut(guard: &Guard) -> (usize, String) {
     assert!(passed.iter().all(|record| record["action"] == "deliver"));
     assert_eq!(last["reason"], "loop");
     assert_eq!(last["loop"]["between"], serde_json::json!([THERE, HERE]), "both ends");
+    println!("{} copies passed, then {}", passed.len(), last["loop"]);
     (passed.len(), last["loop"]["kind"].as_str().unwrap().to_owned())
 }
 
