@@ -68,6 +68,9 @@ pub struct RecordedTalked {
     /// When the last of them did.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     pub last: Option<String>,
+    /// How many were held since.
+    #[serde(default)]
+    pub stopped: u32,
 }
 
 impl RecordedRounds {
@@ -113,16 +116,28 @@ impl RecordedSeen {
 
 impl RecordedTalked {
     fn new(talked: &Talked) -> RecordedTalked {
-        let Talked { pair, pair_day, thread, domain, agents, answers_ours, first, last } = *talked;
-        let (first, last) = (written(first), written(last));
-        RecordedTalked { pair, pair_day, thread, domain, agents, answers_ours, first, last }
+        let Talked { pair, pair_day, thread, domain, agents, answers_ours, stopped, .. } = *talked;
+        let (first, last) = (written(talked.first), written(talked.last));
+        RecordedTalked {
+            pair,
+            pair_day,
+            thread,
+            domain,
+            agents,
+            answers_ours,
+            first,
+            last,
+            stopped,
+        }
     }
 
     fn talked(&self) -> Option<Talked> {
-        let RecordedTalked { pair, pair_day, thread, domain, agents, answers_ours, .. } = *self;
+        let RecordedTalked {
+            pair, pair_day, thread, domain, agents, answers_ours, stopped, ..
+        } = *self;
         let first = each(&self.first, |text| Timestamp::parse_rfc3339(text))?;
         let last = each(&self.last, |text| Timestamp::parse_rfc3339(text))?;
-        Some(Talked { pair, pair_day, thread, domain, agents, answers_ours, first, last })
+        Some(Talked { pair, pair_day, thread, domain, agents, answers_ours, first, last, stopped })
     }
 }
 

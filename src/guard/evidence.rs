@@ -132,7 +132,8 @@ impl Inquiry {
         let asking = loops::Asking { trace_key: &self.trace_key, limits, now: self.now() };
         for (recipient, known) in envelope.recipients.iter().zip(&mut evidence.recipients) {
             if guarded {
-                let counted = self.counted(case, &recipient.path, &policy.site);
+                let counted =
+                    self.counted(case, &recipient.path, envelope.client.listener, &policy.site);
                 known.sent_before = Ok(self.sent_before(&counted));
                 all_counted.push(counted);
             }

@@ -61,11 +61,13 @@ pub struct Decided {
 }
 
 impl Inquiry {
-    /// What a response to this recipient is counted under.
+    /// What a response to this recipient is counted under, at each of our listeners on its own: a
+    /// scanner may hand it from one to the other, and it is one response.
     pub(in crate::guard) fn counted(
         &self,
         case: &Case,
         recipient: &ForwardPath,
+        listener: usize,
         site: &Site,
     ) -> Counted {
         let to = match recipient.address() {
@@ -77,9 +79,9 @@ impl Inquiry {
             Class::Dsn(action) => action.as_str(),
             other => other.as_str(),
         };
-        let pairs = about(case);
-        let pairs = pairs.iter().map(|about| self.answers.key(&["pair", kind, about, &to]));
-        let recipient = self.answers.key(&["to", kind, &to]);
+        let (at, pairs) = (listener.to_string(), about(case));
+        let pairs = pairs.iter().map(|about| self.answers.key(&["pair", &at, kind, about, &to]));
+        let recipient = self.answers.key(&["to", &at, kind, &to]);
         Counted { keys: std::iter::once(recipient).chain(pairs).collect() }
     }
 

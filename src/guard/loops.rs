@@ -57,6 +57,15 @@ pub struct Round {
     flight: Flight,
     pending: Option<Pending>,
     crowd: Option<u32>,
+    /// Where it is counted when it is held.
+    stopped: Option<Stopped>,
+}
+
+#[derive(Debug)]
+struct Stopped {
+    talks: Arc<Windows>,
+    key: Key,
+    owners: Owners,
 }
 
 /// How the memory of loops stands.
@@ -86,6 +95,9 @@ impl Round {
     /// It was held because it goes round.
     pub fn stop(self, now: Timestamp) {
         self.flight.stop(now);
+        if let Some(Stopped { talks, key, owners }) = self.stopped {
+            talks.happened(key, owners, now);
+        }
     }
 }
 
@@ -138,10 +150,13 @@ impl LoopMemory {
         let laps = Laps::of(case, recipient, with.trace_key, with.now);
         // Why only at its first round: what the guard sees twice was said once.
         let talk = talk(case, recipient).filter(|_| laps.count == 0);
-        let (mut pending, mut talked, mut crowd) = (None, None, None);
+        let (mut pending, mut talked, mut crowd, mut stopped) = (None, None, None, None);
         if let Some(talk) = talk {
-            let said = self.talked(&Spoken { talk: &talk, site: &site, owners }, with);
+            let spoken = Spoken { talk: &talk, site: &site, owners };
+            let said = self.talked(&spoken, with);
             (pending, talked, crowd) = (Some(said.0), Some(said.1), said.2);
+            let (talks, key) = (Arc::clone(&self.talks), self.stopped(&spoken));
+            stopped = Some(Stopped { talks, key, owners });
         }
         let known = |index: usize| -> Option<Seen> { seen.get(index).copied().flatten() };
         let evidence = LoopEvidence {
@@ -151,7 +166,7 @@ impl LoopMemory {
             talked,
             misrouted: laps.count > 0 && self.is_misrouted(envelope, case, recipient, with),
         };
-        (Round { flight, pending, crowd }, evidence)
+        (Round { flight, pending, crowd, stopped }, evidence)
     }
 
     /// How often something changed that must survive a restart.
@@ -194,6 +209,8 @@ impl LoopMemory {
         let within = |index: usize, span| before.get(index).map_or(0, |b: &Before| b.within(span));
         let first = before.first();
         let (first, last) = (first.and_then(Before::first), first.and_then(Before::last));
+        let stopped = self.talks.before(&self.stopped(spoken), with.now);
+        let stopped = stopped.within(limits.longest());
         let talked = match talk.kind {
             TalkKind::Responder => Talked {
                 pair: within(0, limits.pair.span),
@@ -203,14 +220,21 @@ impl LoopMemory {
                 answers_ours,
                 first,
                 last,
+                stopped,
                 ..Talked::default()
             },
             TalkKind::Person => {
                 let agents = within(0, limits.agents.span);
-                Talked { agents, first, last, ..Talked::default() }
+                Talked { agents, first, last, stopped, ..Talked::default() }
             }
         };
         (pending, talked, crowd)
+    }
+
+    /// Under what is counted that was held of two.
+    fn stopped(&self, spoken: &Spoken<'_>) -> Key {
+        let Spoken { talk: Talk { own, other, .. }, site, .. } = spoken;
+        self.hashed(&["stopped", site, own, other])
     }
 
     /// Under what it is counted: pair, domain and thread of a responder, and its own id, by which an

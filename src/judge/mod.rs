@@ -115,6 +115,10 @@ pub fn read(envelope: &Envelope, message: &Message, site: &Site, keys: &Keys<'_>
     case.laps = laps(&view.fields, keys);
     case.marks.since_ours = since_ours(&view.fields, keys);
     case.marks.forwarded = forwarded(&case, message, keys);
+    if case.class.dsn_action().is_some() {
+        let to = view.fields.all("to").flat_map(Field::addresses);
+        case.marks.to = to.take(VIA_MAX).collect();
+    }
     case
 }
 

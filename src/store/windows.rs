@@ -150,7 +150,13 @@ impl Windows {
                 }
             }
         }
-        let Some(now) = happened else { return };
+        if let Some(now) = happened {
+            self.happened(key, owners, now);
+        }
+    }
+
+    /// It happened, on its way or not.
+    pub fn happened(&self, key: Key, owners: Owners, now: Timestamp) {
         self.table.change(key, owners, |moments| {
             moments.retain(|at| is_young(*at, seconds(now)));
             if moments.len() >= self.moments_max && !moments.is_empty() {

@@ -134,6 +134,8 @@ pub struct Talked {
     pub first: Option<Timestamp>,
     /// When the last of them did.
     pub last: Option<Timestamp>,
+    /// How many were held since.
+    pub stopped: u32,
 }
 
 /// Under which words it is counted; `None` for what is no part of a conversation.
@@ -193,6 +195,7 @@ mod tests {
         answers_ours: true,
         first: None,
         last: None,
+        stopped: 0,
     };
 
     #[test]

@@ -25,6 +25,8 @@ pub struct LoopMarks {
     pub thread: Option<String>,
     /// Who wrote it.
     pub author: Option<Address>,
+    /// Of a report, for whom it says it is: the first few of its To.
+    pub to: Vec<Address>,
     /// What tells it from others with the same content where it has no Message-ID: its oldest
     /// Received line.
     pub past: Option<String>,
@@ -59,6 +61,7 @@ impl LoopMarks {
             resent: u32::try_from(fields.all("resent-from").count()).unwrap_or(u32::MAX),
             thread: thread(fields),
             author: fields.author_addresses().next().cloned(),
+            to: Vec::new(),
             past: if fields.has("message-id") { None } else { oldest(fields) },
             since_ours: None,
             forwarded: None,

@@ -14,7 +14,7 @@ use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{LoopFinding, LoopKind};
 use crate::judge::loops::conversation::{AgentsFound, Talked, agents, used_up};
 use crate::judge::policy::LoopLimits;
-use crate::mail::address::{Address, ForwardPath, ReversePath};
+use crate::mail::address::{Address, ForwardPath};
 use crate::mail::limits::{
     RESENT_FORGIVEN_MAX, RISES_MIXED, RISES_STRONG, RISES_WEAK, VIA_TIMES_MAX,
 };
@@ -85,7 +85,7 @@ pub fn loop_finding(
     let Proof { kind, laps, first, last, stopped } = lap(case, known, limits)
         .or_else(|| progression(case, known))
         .or_else(|| hops(case, known, limits))
-        .or_else(|| forwarded_bounce(case, recipient))
+        .or_else(|| forwarded_bounce(case, recipient, known))
         .or_else(|| conversation(case, known, limits))?;
     Some(LoopFinding {
         kind,
@@ -182,22 +182,22 @@ fn hops(case: &Case, known: &LoopEvidence, limits: &LoopLimits) -> Option<Proof>
 
 /// The bounce of what a mailbox of ours forwards, on its way to that mailbox, or already forwarded
 /// by it to the address that refused.
-fn forwarded_bounce(case: &Case, recipient: &ForwardPath) -> Option<Proof> {
+fn forwarded_bounce(case: &Case, recipient: &ForwardPath, known: &LoopEvidence) -> Option<Proof> {
     let to = recipient.address()?;
     case.class.dsn_action()?;
     let is = |other: &Address| other.same_mailbox(to);
-    // Why: who wrote to himself is told of it, whatever mailbox the bounce went through.
-    let wrote = case.original.return_path.as_ref().and_then(ReversePath::address).is_some_and(is);
-    let again = !wrote
-        && case.original.failed_recipients.iter().any(is)
-        && case.marks.via.iter().any(|via| !is(&via.mailbox));
+    // Why: it was forwarded only where it says that it is for somebody else. Who wrote to himself is
+    // told of it, whatever mailbox the bounce went through.
+    let again = case.original.failed_recipients.iter().any(is)
+        && case.marks.via.iter().any(|via| !is(&via.mailbox))
+        && !case.marks.to.iter().any(is);
     let back = case.marks.forwarded.as_ref().is_some_and(|original| original.by.iter().any(is));
     (again || back).then_some(Proof {
         kind: LoopKind::ForwardedBounce,
         laps: 1,
         first: case.original.arrived,
         last: None,
-        stopped: 0,
+        stopped: known.strong.map_or(0, |seen| seen.stopped),
     })
 }
 
@@ -213,7 +213,7 @@ fn conversation(case: &Case, known: &LoopEvidence, limits: &LoopLimits) -> Optio
         laps,
         first: talked.first,
         last: talked.last,
-        stopped: 0,
+        stopped: talked.stopped,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::rings::{BANNER, HERE, REWRITES, STRIPS, THERE, cut, theirs};
-use super::{ALICE, BOB};
+use super::{ALICE, BOB, STRANGER};
 use crate::claim::Port;
 use crate::client::{Client, Mail};
 use crate::guard::{Guard, Settings};
@@ -177,8 +177,8 @@ fn mail_passes_guards_in_series_two_listeners_and_a_tap() {
     };
     let answer = |id: &str| vacation_reply(ALICE, BOB, id);
     let mut client = Client::open(first.address());
-    for id in ["one", "two"] {
-        let passed = expect(&mut client, &Mail::new("", &[BOB], answer(id)));
+    for (id, to) in [("one", BOB), ("two", STRANGER)] {
+        let passed = expect(&mut client, &Mail::new("", &[to], answer(id)));
         let traces = header(&passed.message);
         let traces = traces.iter().filter(|(name, _)| name == "X-Replyguard-Trace").count();
         assert_eq!(traces, 2, "one of each guard");
