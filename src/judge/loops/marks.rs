@@ -8,7 +8,7 @@
 
 use crate::judge::loops::weak::oldest;
 use crate::mail::address::Address;
-use crate::mail::header::Fields;
+use crate::mail::header::{Field, Fields};
 use crate::mail::limits::{MESSAGE_ID_BYTES_MAX, TAKEN_FOR_LINES_MAX, VIA_MAX};
 use crate::mail::received::Received;
 
