@@ -188,6 +188,11 @@ impl Server {
         listen::endpoints(&self.listeners)
     }
 
+    /// Where the taps listen.
+    pub fn tap_endpoints(&self) -> Vec<Endpoint> {
+        self.taps.endpoints()
+    }
+
     /// The guard behind the listeners.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard

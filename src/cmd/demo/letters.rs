@@ -1,5 +1,7 @@
 //! The demo's mail, as real servers write it; all names are reserved ones.
 
+use crate::mail::time::Timestamp;
+
 /// A person writes to a person.
 pub fn personal() -> String {
     "Received: from desk.uni.example (localhost [127.0.0.1])\r\n\tby mx.uni.example (Postfix) with \
@@ -7,6 +9,20 @@ pub fn personal() -> String {
      <joe@bank.example>\r\nSubject: Lunch on Tuesday?\r\nDate: Sat, 21 Nov 2026 10:00:00 \
      +0000\r\nMessage-ID: <lunch@uni.example>\r\n\r\nDear Joe,\r\n\r\nTuesday at noon?\r\n\r\nAnn\r\n"
         .to_owned()
+}
+
+/// Ann's out-of-office reply of this moment, as Pigeonhole writes it: nothing of what it answers but
+/// its id.
+pub fn vacation(to: &str, id: &str, now: Timestamp) -> String {
+    let date = now.header_date();
+    format!(
+        "Received: from mx.uni.example (localhost [127.0.0.1])\r\n\tby mx.uni.example (Postfix) \
+         with ESMTP id V{id}; {date}\r\nMessage-ID: <dovecot-sieve-{id}@mx.uni.example>\r\nDate: \
+         {date}\r\nFrom: Ann <ann@uni.example>\r\nTo: <{to}>\r\nSubject: Auto: \
+         Minutes\r\nIn-Reply-To: <{id}@host.example>\r\nReferences: \
+         <{id}@host.example>\r\nAuto-Submitted: auto-replied (vacation)\r\nPrecedence: \
+         bulk\r\n\r\nI am away until Monday.\r\n"
+    )
 }
 
 /// What our border found out about the message that is bounced.

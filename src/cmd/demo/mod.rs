@@ -3,6 +3,7 @@
 //! Tells a story in the terminal, in under a minute, and needs nothing installed. What it shows is
 //! counted from the next hop, the audit log and the quarantine, not claimed.
 
+pub mod border;
 pub mod client;
 pub mod letters;
 pub mod picture;

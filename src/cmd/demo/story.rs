@@ -1,4 +1,4 @@
-//! The demo's story: five scenes, with pictures of the last two.
+//! The demo's story: six scenes, with pictures of the last two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,8 +8,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::audit::quarantine::QuarantineHealth;
+use crate::cmd::demo::border::{self, Inbound};
 use crate::cmd::demo::client::Mta;
-use crate::cmd::demo::letters::{Original, bounce, personal};
+use crate::cmd::demo::letters::{Original, bounce, personal, vacation};
 use crate::cmd::demo::ring::{self, Forwarder};
 use crate::cmd::demo::sink::{self, Arrived};
 use crate::cmd::demo::{picture, zone};
@@ -19,7 +20,11 @@ use crate::guard::Guard;
 use crate::guard::clock::Clock;
 use crate::mail::reply::Reply;
 use crate::serve::Server;
+use crate::wire::endpoint::Endpoint;
 
+/// Messages of the scenes before the joe job, and how many of them go out.
+const LETTERS: usize = 5;
+const LETTERS_OUT: usize = 3;
 /// Bounces of the joe job, and sessions that hand them in at once.
 const STORM: usize = 1000;
 const SESSIONS: usize = 20;
@@ -38,7 +43,8 @@ pub async fn tell(folder: &Path) -> Result<bool, Fault> {
         paint: Paint::stdout(),
         arrived,
         guard: Arc::clone(server.guard()),
-        address: server.endpoints().first().map(ToString::to_string).unwrap_or_default(),
+        address: first(&server.endpoints()),
+        tap: first(&server.tap_endpoints()),
     };
     let stopper = server.stopper();
     let running = tokio::spawn(server.run());
@@ -48,9 +54,10 @@ pub async fn tell(folder: &Path) -> Result<bool, Fault> {
         stage.address
     );
     println!("a next hop takes what goes out, and a DNS zone knows bank.example (SPF, p=reject).");
-    let right = stage.letters(folder).await? & stage.joe_job().await?;
+    let letters = stage.letters(folder).await? & stage.vacations(folder).await?;
+    let right = letters & stage.joe_job().await?;
     let rounds = stage.rings(folder).await?;
-    stage.what_is_left(right & rounds.is_some(), STORM + 3 + rounds.unwrap_or(0));
+    stage.what_is_left(right & rounds.is_some(), STORM + LETTERS + rounds.unwrap_or(0));
     stopper.drain();
     running.await?;
     Ok(right)
@@ -62,6 +69,11 @@ struct Stage {
     arrived: Arrived,
     guard: Arc<Guard>,
     address: String,
+    tap: String,
+}
+
+fn first(endpoints: &[Endpoint]) -> String {
+    endpoints.first().map(ToString::to_string).unwrap_or_default()
 }
 
 impl Stage {
@@ -98,21 +110,42 @@ impl Stage {
         Ok(right)
     }
 
+    /// Two out-of-office replies, to a genuine writer and to a forged one.
+    async fn vacations(&self, folder: &Path) -> Result<bool, Fault> {
+        self.heading("4. Ann is away. Joe writes to her, and so does the spammer, as his victim.");
+        println!("   Her replies name an id and no more; the tap saw both letters come in.");
+        let (mut mta, mut right) = (Mta::connect(&self.address).await?, true);
+        for (from, client, id, out) in [
+            ("joe@bank.example", "192.0.2.10", "joe-1", LETTERS_OUT),
+            (VICTIM, "198.51.100.66", "spam-1", LETTERS_OUT),
+        ] {
+            let inbound = Inbound { client, from, to: "ann@uni.example", id };
+            border::tell(&self.tap, &inbound).await?;
+            println!("   in from {client:<14} {from}");
+            let reply = mta.send("", from, &vacation(from, id, self.guard.now())).await?;
+            right &= self.outcome(out, &reply);
+            if from == VICTIM {
+                explain(folder, &reply)?;
+            }
+        }
+        Ok(right)
+    }
+
     /// A thousand more of the third.
     async fn joe_job(&self) -> Result<bool, Fault> {
         self.heading(&format!(
-            "4. The night of the joe job: {STORM} more of them, {SESSIONS} sessions at once."
+            "5. The night of the joe job: {STORM} more of them, {SESSIONS} sessions at once."
         ));
         let storm = storm(&self.address, self.paint).await?;
         println!();
         draw(self.paint, &storm, &self.arrived, &self.guard.quarantine().health());
-        Ok(storm.held == STORM && self.arrived.recipients().len() == 2)
+        Ok(storm.held == STORM && self.arrived.recipients().len() == LETTERS_OUT)
     }
 
     /// Two mailboxes that forward to one another, in three ways: how many copies were handed in, or
     /// nothing when a ring was not cut where it should be.
     async fn rings(&self, folder: &Path) -> Result<Option<usize>, Fault> {
-        self.heading("5. Two mailboxes forward to one another: what does the guard see of it?");
+        self.heading("6. Two mailboxes forward to one another: what does the guard see of it?");
         println!("   Each lap, the other side hands back what the guard let out, its line on top.");
         let mut mta = Mta::connect(&self.address).await?;
         let (mut right, mut handed) = (true, 0);
@@ -176,7 +209,7 @@ fn configuration(folder: &Path, next_hop: &str, dns: &str) -> Result<Config, Fau
         "mode = \"enforce\"\nhostname = \"guard.uni.example\"\n[outbound]\nlisten = \
          [\"127.0.0.1:0\"]\nnext_hop = [\"{next_hop}\"]\n[local]\ndomains = \
          [\"uni.example\"]\nhosts = [\"mx.uni.example\"]\nauthserv_ids = [\"mx.uni.example\"]\n\
-         authserv_stripped = true\n[dns]\nservers = [\"{dns}\"]\n"
+         authserv_stripped = true\n[tap.milter]\nlisten = [\"127.0.0.1:0\"]\n[dns]\nservers = [\"{dns}\"]\n"
     );
     let world = World {
         hostname: "guard.uni.example".to_owned(),
@@ -274,7 +307,7 @@ fn draw(paint: Paint, storm: &Storm, arrived: &Arrived, held: &QuarantineHealth)
     }
     println!("   0 s{:>44.2} s\n", storm.took.as_secs_f64());
     let out = arrived.recipients().len();
-    let total = STORM + 3;
+    let total = STORM + LETTERS;
     let bar = |part| picture::bar(part, total, width);
     println!("   handed in   {} {total}", bar(total));
     println!("   went out    {} {out}", paint.paint(Tone::Good, &bar(out)));

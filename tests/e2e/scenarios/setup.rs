@@ -1,13 +1,15 @@
 //! The first ten minutes: the shipped minimal configuration, checked, run, observed, enforced.
 
-use super::{FORGED, FRIEND, GENUINE, GONE, VICTIM, mailboxes};
+use super::{ALICE, FORGED, FRIEND, GENUINE, GONE, VICTIM, mailboxes};
 use crate::claim::Port;
 use crate::client::{Client, Mail};
 use crate::guard::{Guard, Settings};
 use crate::mail::letter;
+use crate::servers::dovecot::{self, Dovecot};
 use crate::servers::postfix::{self, Postfix};
 use crate::servers::{Which, missing, readme, shipped};
 use crate::sink::Sink;
+use crate::taps::host::{FORGER, GENUINE as GENUINE_CLIENT, ZONE};
 use crate::wait::until;
 
 /// Goal: what is shipped has no fault. Method: `check-config` on the files as they are.
@@ -21,6 +23,15 @@ fn the_shipped_configurations_have_no_fault() {
         assert!(output.status.success() && said.contains(": no fault\n"), "{name}: {output:?}");
         assert!(!said.contains("note:") && output.stderr.is_empty(), "{name}: {output:?}");
     }
+}
+
+/// Goal: the demo tells what happens. Method: it counts itself, and says whether all went as told.
+#[test]
+fn the_demo_goes_as_told() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_replyguard"));
+    let output = command.arg("demo").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && told.contains("Everything went as told."), "{told}");
 }
 
 /// This host's names for those of the examples.
@@ -55,6 +66,49 @@ fn the_readme_makes_a_guard_that_works() {
     let settings = postfix::Settings::default().written(&readme("# /etc/postfix/", &replace));
     let replace = [&NAMES[..], &[("127.0.0.1:10026", &next_hop)]].concat();
     works(settings, front, &readme("[outbound]", &replace).replace("\"observe\"", "\"enforce\""));
+}
+
+/// Goal: nor does one who adds the README's tap have more to do. Method: its lines as they stand; a
+/// user who is away gets a genuine letter and a forged one.
+#[test]
+fn the_readmes_tap_judges_out_of_office_replies() {
+    if missing() {
+        return;
+    }
+    let [front, back, tap, submission] = [(); 4].map(|()| Port::claim());
+    let at = |port: &Port| format!("127.0.0.1:{}", port.number());
+    let (sink, next_hop, tap_at) = (Sink::smtp(), at(&back), at(&tap));
+    let replace = [&NAMES[..], &[("127.0.0.1:10026", &next_hop)]].concat();
+    let file = readme("[outbound]", &replace).replace("\"observe\"", "\"enforce\"")
+        + &readme("[tap.milter]", &[("127.0.0.1:10027", &tap_at)]);
+    let away = "require \"vacation\";\nvacation \"I am away.\";\n".to_owned();
+    let dovecot = Dovecot::start(&dovecot::Settings {
+        conf: shipped("dovecot/replyguard.conf", &[("127.0.0.1:2587", &at(&submission))]),
+        scripts: vec![("alice".to_owned(), away)],
+    });
+    let guard_at = format!("[127.0.0.1]:{}", front.number());
+    let routing = [("[127.0.0.1]:10025", guard_at.as_str()), ("127.0.0.1:10026", &next_hop)];
+    let settings = postfix::Settings::default()
+        .written(&readme("# /etc/postfix/", &routing))
+        .written(&readme("smtpd_milters = inet", &[("127.0.0.1:10027", &tap_at)]))
+        .next_hop(sink.address())
+        .mailboxes(dovecot.lmtp())
+        .master(&format!("{} inet n - n - - smtpd\n", at(&submission)));
+    let guard = Guard::start_at(front, Settings::file(&file));
+    assert!(guard.cli(&["check-config"]).status.success());
+    guard.dns().set_zone(ZONE);
+    let postfix = Postfix::start(&settings);
+    for (client, from) in [(GENUINE_CLIENT, "joe@far.example"), (FORGER, "eve@far.example")] {
+        let text = letter(from, ALICE, from.split('@').next().unwrap());
+        let mut client = Client::from_outside(postfix.border(), client, "mail.far.example");
+        client.deliver(&Mail::new(from, &[ALICE], text));
+    }
+    assert_eq!(guard.wait_for_record("joe@far.example")["verdict"], "authenticated");
+    assert_eq!(guard.wait_for_record("eve@far.example")["action"], "quarantine");
+    postfix.drained();
+    let answered: Vec<_> = sink.taken().iter().flat_map(|one| one.recipients.clone()).collect();
+    assert_eq!(answered.len(), 1);
+    assert_eq!(answered[0].address, "joe@far.example");
 }
 
 /// Goal: the README shows no other router for Exim than the one that is shipped and tested.
