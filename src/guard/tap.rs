@@ -79,6 +79,14 @@ pub struct Verifying {
     queue_id: Option<String>,
 }
 
+/// By what a message is verified.
+enum Means {
+    /// By what it is, so much of which was kept.
+    Message(Kept),
+    /// By what another program said, with its spam score.
+    Said(Said, Option<SpamScore>),
+}
+
 /// The verification; it ends when this is dropped.
 struct Task(JoinHandle<Results>);
 
@@ -156,6 +164,10 @@ impl Tap {
 
     /// Begins to verify a message that is not accepted yet. Nothing is remembered of it before.
     pub fn begin(self: &Arc<Tap>, seen: Seen, kept: Kept) -> Verifying {
+        self.begin_by(seen, Means::Message(kept))
+    }
+
+    fn begin_by(self: &Arc<Tap>, seen: Seen, means: Means) -> Verifying {
         self.counts.of(seen.tap).saw(seen.arrived);
         let in_force = self.inquiry.in_force();
         let arrival = arrival(&seen, &in_force.policy.site);
@@ -163,7 +175,12 @@ impl Tap {
         let tap = Arc::clone(self);
         let deadline = Instant::now() + VERIFICATION_TIME_MAX;
         let verified = async move {
-            let results = tap.verified(arrival, seen.message, kept, deadline).await;
+            let results = match means {
+                Means::Message(kept) => tap.verified(arrival, seen.message, kept, deadline).await,
+                Means::Said(said, spam) => {
+                    tap.completed(arrival, &seen.message, said, spam, deadline).await
+                }
+            };
             tap.counts.of(seen.tap).took(tap.now().since(seen.arrived));
             results
         };
@@ -204,12 +221,17 @@ impl Tap {
         Taken { way, is_from_inside, results }
     }
 
-    /// Remembers a message that another program verified.
-    pub async fn take_verified(&self, seen: &Seen, said: &Said, spam: Option<SpamScore>) {
-        self.counts.of(seen.tap).saw(seen.arrived);
-        let in_force = self.inquiry.in_force();
-        let arrival = arrival(seen, &in_force.policy.site);
-        self.remember(&complete(arrival, &seen.message, said, spam)).await;
+    /// Takes a message in that another program verified. SPF is asked here where it did not.
+    pub async fn take_verified(
+        self: &Arc<Tap>,
+        seen: Seen,
+        said: Said,
+        spam: Option<SpamScore>,
+    ) -> Taken {
+        let until = Instant::now() + self.settings.wait;
+        let mut verifying = self.begin_by(seen, Means::Said(said, spam));
+        verifying.wait(self.patience()).await;
+        self.accepted(verifying, until).await
     }
 
     /// Remembers a record that is complete from the start, as others verified it.
@@ -221,6 +243,23 @@ impl Tap {
         };
         Counts::add(&self.counts.of(record.tap).store_failed);
         warn!(%failed, "an inbound message is not remembered");
+    }
+
+    /// The complete record of what another program verified, at most SPF left out.
+    async fn completed(
+        &self,
+        arrival: Arrival,
+        header: &[u8],
+        mut said: Said,
+        spam: Option<SpamScore>,
+        deadline: Instant,
+    ) -> Results {
+        if said.spf.is_none()
+            && let Some(spf) = self.spf(&arrival.record, arrival.spf.clone(), deadline).await
+        {
+            (said.spf, said.everybody) = (Some(spf.result), spf.everybody);
+        }
+        Results { record: complete(arrival, header, &said, spam), dmarc: None }
     }
 
     /// The complete record.

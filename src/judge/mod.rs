@@ -13,6 +13,7 @@ pub mod correlation;
 pub mod decide;
 pub mod decision;
 pub mod evidence;
+pub mod exim;
 pub mod failure;
 pub mod findings;
 pub mod fingerprint;

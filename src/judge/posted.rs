@@ -30,6 +30,12 @@ pub enum PostedFault {
     /// A word that is no result.
     #[error("{0:?} is no result: pass, fail, softfail, neutral, none, temperror, permerror")]
     PeerResult(String),
+    /// A word of Exim's line that is none of ours, or not in Base64; its beginning.
+    #[error("{0:?} is none of our words")]
+    PeerWord(String),
+    /// A word that must be there.
+    #[error("`{0}` is missing")]
+    PeerMissing(&'static str),
 }
 
 /// A message as another program saw it.
@@ -62,7 +68,7 @@ pub struct Posted {
 /// Results of another program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// SPF of MAIL FROM.
+    /// SPF of MAIL FROM; `None` when it did not look.
     pub spf: Option<AuthResult>,
     /// The term that let everybody in.
     pub everybody: Option<String>,
@@ -321,7 +327,8 @@ fn one_line(text: &str) -> String {
     text.replace(['\r', '\n'], " ")
 }
 
-fn with_crlf(text: &str) -> Bytes {
+/// With the line ends of a message.
+pub fn with_crlf(text: &str) -> Bytes {
     Bytes::from(text.replace("\r\n", "\n").replace('\n', "\r\n"))
 }
 

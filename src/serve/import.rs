@@ -1,7 +1,7 @@
 //! The HTTP tap: other programs post what they found out of inbound mail.
 //!
 //! `POST /inbound` takes our own JSON (docs/taps.md), `POST /rspamd` what rspamd's metadata exporter
-//! sends. 204: remembered. 400: it cannot be read, and why. 401: the token is missing or wrong.
+//! sends, `POST /exim` what Exim's ACL does. 204: remembered. 400: it cannot be read, and why. 401: the token is missing or wrong.
 //! Bounds: `limits::POSTED_BYTES_MAX` bytes, the clients of `serve::http`.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use axum::routing::post;
 use crate::guard::tap::Tap;
 use crate::guard::tapped::Counts;
 use crate::judge::arrival::Seen;
+use crate::judge::exim;
 use crate::judge::posted::{self, Posted, PostedFault};
 use crate::judge::subject::TapKind;
 use crate::mail::address::Address;
@@ -39,6 +40,7 @@ pub fn router(import: Import) -> Router {
     Router::new()
         .route("/inbound", post(own))
         .route("/rspamd", post(rspamd))
+        .route("/exim", post(exim))
         .layer(DefaultBodyLimit::max(POSTED_BYTES_MAX))
         .with_state(Arc::new(import))
 }
@@ -49,6 +51,10 @@ async fn own(State(import): State<Arc<Import>>, headers: HeaderMap, body: Bytes)
 
 async fn rspamd(State(import): State<Arc<Import>>, headers: HeaderMap, body: Bytes) -> Answer {
     import.take(&headers, || posted::rspamd(&body)).await
+}
+
+async fn exim(State(import): State<Arc<Import>>, headers: HeaderMap, body: Bytes) -> Answer {
+    import.take(&headers, || exim::exim(&body)).await
 }
 
 impl Import {
@@ -87,7 +93,7 @@ impl Import {
             spam_field: self.tap.settings().spam_field.clone(),
         };
         match posted.said {
-            Some(said) => self.tap.take_verified(&seen, &said, posted.spam).await,
+            Some(said) => drop(self.tap.take_verified(seen, said, posted.spam).await),
             // Why its header only: a signature over a body that is not there proves less.
             None => drop(self.tap.take(seen, Kept::Header).await),
         }

@@ -5,8 +5,9 @@
 //! is dropped.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output};
 
@@ -210,6 +211,17 @@ impl Guard {
         let mut command = self.command();
         command.args(arguments).arg("--config").arg(self.configuration());
         command.output().unwrap()
+    }
+
+    /// A page of the administration: `/metrics`.
+    pub fn ask(&self, page: &str) -> String {
+        let mut socket = UnixStream::connect(self.state_dir().join("admin.sock")).unwrap();
+        let request = format!("GET {page} HTTP/1.0\r\nHost: replyguard\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{answer}");
+        answer
     }
 
     /// SIGTERM: finish what is under way, take nothing new.

@@ -28,6 +28,7 @@ mod front;
 mod hard;
 mod hop;
 mod house;
+mod killed;
 mod known;
 mod licences;
 mod loops;

@@ -22,7 +22,7 @@ use replyguard::store::{Request, Store};
 
 const NOW: Timestamp = Timestamp::from_millis(1_795_282_739_000);
 const DAY: Duration = Duration::from_secs(86_400);
-const BOUNDS: memory::Settings = memory::Settings {
+pub const BOUNDS: memory::Settings = memory::Settings {
     retention: Duration::from_secs(7 * 86_400),
     records_max: 3200,
     bytes_max: 64 << 20,
@@ -33,7 +33,7 @@ fn address(text: &str) -> Address {
 }
 
 /// A message number `n` from `from` to `to`, `n` milliseconds after `NOW`; everything in it set.
-fn inbound(n: u32, from: &str, to: &str) -> Inbound {
+pub fn inbound(n: u32, from: &str, to: &str) -> Inbound {
     let at = NOW.plus(Duration::from_millis(n.into()));
     let domain = address(from).domain().cloned();
     let findings = Findings {
@@ -90,7 +90,7 @@ fn inbound(n: u32, from: &str, to: &str) -> Inbound {
     }
 }
 
-fn by_id(id: &str) -> Request {
+pub fn by_id(id: &str) -> Request {
     request(LookUp::MessageId(id.to_owned()))
 }
 
@@ -99,11 +99,11 @@ fn request(look_up: LookUp) -> Request {
     Request { look_ups: vec![look_up], responder: Some(address("ann@uni.example")), now }
 }
 
-fn keys(byte: u8) -> Keys {
+pub fn keys(byte: u8) -> Keys {
     Keys { current: Arc::new(StoreKey::new([byte; 32])), former: None }
 }
 
-fn settings(folder: &Path, file: memory::Settings) -> Settings {
+pub fn settings(folder: &Path, file: memory::Settings) -> Settings {
     Settings { path: folder.join("store.redb"), file, memory_bytes_max: 16 << 20, plain: false }
 }
 

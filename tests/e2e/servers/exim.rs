@@ -89,11 +89,16 @@ pub struct Queued {
 
 impl Exim {
     pub fn start(settings: &Settings) -> Self {
+        Self::start_at(Port::claim(), settings)
+    }
+
+    /// With a border port that others know already.
+    pub fn start_at(border: Port, settings: &Settings) -> Self {
         let slot = Claim::of("exim", SLOTS, |_| true);
         let name = format!("exim-{}", slot.number());
         let instance = Instance::named(&name, &["log/mainlog", "log/rejectlog", "log/paniclog"]);
         let configuration = instance.inside("exim.conf");
-        let (border, submission) = (Port::claim(), Port::claim());
+        let submission = Port::claim();
         let mut exim = Self { instance, border, submission, configuration, _slot: slot };
         for folder in ["spool", "log"] {
             exim.instance.make_folder(folder, Some((User::Exim, User::Exim)), 0o750);

@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::claim::Port;
 use crate::client::{Client, Mail};
+use crate::disk::SmallDisk;
 use crate::dns::{Fault, Times};
 use crate::guard::{self, Guard};
-use crate::mail::{header, letter};
+use crate::mail::{header, letter, vacation_reply};
 use crate::servers::missing;
 use crate::servers::postfix::{self, Postfix};
 use crate::sink::Sink;
 use crate::taps::Signer;
+use crate::wait::until;
 
 const ALICE: &str = "alice@ours.example";
 
@@ -31,13 +33,21 @@ struct MailHost {
 }
 
 fn mail_host(zone: &str, settings: impl Fn(postfix::Settings) -> postfix::Settings) -> MailHost {
+    mail_host_with(zone, settings, |guard| guard)
+}
+
+fn mail_host_with(
+    zone: &str,
+    settings: impl Fn(postfix::Settings) -> postfix::Settings,
+    change: impl FnOnce(guard::Settings) -> guard::Settings,
+) -> MailHost {
     let (mailboxes, tap) = (Sink::lmtp(), Port::claim());
     let guard = guard::Settings::before(mailboxes.address())
         .set("outbound.protocol", "lmtp")
         .set("outbound.next_hop", vec![format!("lmtp:{}", mailboxes.address())])
         .set("tap.milter.listen", vec![tap.address().to_string()])
         .set("tap.milter.authserv_id", "mx.ours.example");
-    let guard = Guard::start(guard);
+    let guard = Guard::start(change(guard));
     guard.dns().set_zone(zone);
     let milter = format!("inet:127.0.0.1:{}", tap.number());
     let base = postfix::Settings::default()
@@ -133,8 +143,18 @@ fn every_version_of_the_protocol_will_do() {
     }
 }
 
-/// Goal: inbound mail never waits longer than `tap.wait` for us, and never fails for us. Method:
-/// the zone falls silent, then the guard is killed, then it is back.
+/// The figure behind a line of `/metrics`.
+fn metric(guard: &Guard, name: &str) -> i64 {
+    let text = guard.ask("/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("replyguard_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
+}
+
+/// `tap.wait` is 2 s; the machine may be busy.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Goal: inbound mail never waits longer than `tap.wait` for us, and never fails for us; what failed
+/// is counted. Method: the zone falls silent, then the guard is killed, then it is back.
 #[test]
 fn mail_flows_on_without_dns_and_without_the_tap() {
     if missing() {
@@ -147,15 +167,88 @@ fn mail_flows_on_without_dns_and_without_the_tap() {
     let began = Instant::now();
     let slow = letter("joe@slow.example", ALICE, "1");
     let arrived = host.deliver("192.0.2.55", "joe@slow.example", &slow);
-    // `tap.wait` is 2 s; the machine may be busy.
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < WAIT_MAX, "{:?}", began.elapsed());
     assert_eq!(results(&arrived), Vec::<String>::new());
+    assert_eq!(metric(&host.guard, "tap_messages{tap=\"milter\"}"), 1);
+    assert_eq!(metric(&host.guard, "tap_late{tap=\"milter\"}"), 1);
 
     host.guard.crash();
+    let began = Instant::now();
     host.deliver("192.0.2.55", "joe@far.example", &letter("joe@far.example", ALICE, "2"));
+    assert!(began.elapsed() < WAIT_MAX, "{:?}", began.elapsed());
     host.guard.resume();
     let arrived =
         host.deliver("192.0.2.55", "joe@far.example", &letter("joe@far.example", ALICE, "3"));
     assert!(results(&arrived)[0].contains("spf=pass"));
     assert_eq!(host.mailboxes.taken().len(), 3);
+    assert_eq!(
+        metric(&host.guard, "tap_messages{tap=\"milter\"}"),
+        1,
+        "it saw one since it is back"
+    );
+    assert_eq!(metric(&host.guard, "tap_late{tap=\"milter\"}"), 0);
+}
+
+/// Goal: a full disk of the store holds up no mail, is told, and ends with the disk's fullness.
+/// Method: the store alone on a small disk, which is filled and emptied again.
+#[test]
+fn mail_flows_on_while_the_disk_of_the_store_is_full() {
+    if missing() {
+        return;
+    }
+    let Some(disk) = SmallDisk::of_kib(4096) else { return };
+    let path = disk.path().join("store.redb").to_str().unwrap().to_owned();
+    let answers = Sink::smtp();
+    let change = |guard: guard::Settings| {
+        guard
+            .set("store.path", path)
+            .set("outbound.protocol", "smtp")
+            .set("outbound.next_hop", vec![answers.address().to_string()])
+    };
+    let host = mail_host_with(ZONE, |settings| settings, change);
+    let writer = |number: u32| format!("w{number}@far.example");
+    let deliver = |number: u32| {
+        let began = Instant::now();
+        let text = letter(&writer(number), ALICE, &number.to_string());
+        let arrived = host.deliver("192.0.2.55", &writer(number), &text);
+        assert!(began.elapsed() < WAIT_MAX, "{:?}", began.elapsed());
+        assert!(results(&arrived)[0].contains("spf=pass"), "verified all the same");
+    };
+    deliver(0);
+    until("the first record", || (metric(&host.guard, "store_records") == 1).then_some(()));
+    disk.fill_but(0);
+    let mut sent = 0;
+    until("the store to fail", || {
+        sent += 1;
+        deliver(sent);
+        (metric(&host.guard, "store_up") == 0).then_some(())
+    });
+    deliver(900);
+    assert!(metric(&host.guard, "store_lost_records") > 0);
+    assert!(!host.guard.cli(&["status"]).status.success());
+    // What came in last is known from memory.
+    let record = reply_of_alice(&host, &writer(900), "900");
+    assert_eq!(record["verdict"], "authenticated", "{record}");
+
+    disk.clear();
+    let mut number = 1000;
+    until("the store to work again", || {
+        number += 1;
+        deliver(number);
+        (metric(&host.guard, "store_up") == 1).then_some(())
+    });
+    let record = reply_of_alice(&host, &writer(0), "0");
+    assert_eq!(
+        record["verdict"], "authenticated",
+        "what stood in the file is still there: {record}"
+    );
+}
+
+/// Her out-of-office reply to a letter, at the guard's front; its record.
+fn reply_of_alice(host: &MailHost, to: &str, id: &str) -> serde_json::Value {
+    // Without a date it is of this moment.
+    let reply = vacation_reply(ALICE, to, id);
+    let reply = reply.replace("Date: Sat, 21 Nov 2026 10:00:00 +0000\r\n", "");
+    Client::open(host.guard.address()).deliver(&Mail::new("", &[to], reply));
+    host.guard.wait_for_record(to)
 }

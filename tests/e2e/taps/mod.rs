@@ -1,6 +1,7 @@
 //! The taps before real servers: inbound mail is seen, verified and remembered.
 
-mod host;
+mod exim;
+pub mod host;
 mod milter;
 mod vacations;
 mod ways;
