@@ -13,13 +13,15 @@ use crate::guard::inquiry::Explained;
 use crate::judge::Case;
 use crate::judge::border::{Border, End, Inside};
 use crate::judge::classify::{Class, DsnAction, Guarded};
+use crate::judge::correlation::{MatchedBy, Standing, Subject};
 use crate::judge::decision::{Action, Decision, LoopFinding};
 use crate::judge::evidence::{
-    DmarcPolicy, DomainFacts, Evidence, Findings, Gap, Receives, Source, SpfScope,
+    Alignment, DmarcPolicy, DomainFacts, Evidence, Findings, Gap, Receives, RecipientEvidence,
+    Source, SpfScope,
 };
-use crate::judge::original::{FoundAs, Origin, Original};
+use crate::judge::original::{FoundAs, Key, NamedBy, Origin, Original};
 use crate::judge::tell::cause_words;
-use crate::mail::address::{Domain, ForwardPath};
+use crate::mail::address::{Address, Domain, ForwardPath};
 use crate::mail::envelope::Envelope;
 use crate::mail::shown::Shown;
 
@@ -50,11 +52,12 @@ pub fn text(explained: &Explained, place: &Place<'_>, paint: Paint) -> String {
         page.line("Whose it is", &whose(origin, border));
     }
     if case.class.guarded() != Guarded::No {
-        page.line("It answers", &answered(&case.original));
+        original(&mut page, &case.original);
     }
-    let recipients = place.envelope.recipients.iter().zip(&explained.decisions);
-    for (recipient, decision) in recipients {
+    let recipients = place.envelope.recipients.iter().zip(&explained.decisions).enumerate();
+    for (index, (recipient, decision)) in recipients {
         page.heading(&format!("To {}", Shown::new(&recipient.path.to_string())));
+        found(&mut page, explained.evidence.recipients.get(index), &recipient.path, decision);
         known(&mut page, explained, &recipient.path, decision);
         outcome(&mut page, decision);
     }
@@ -114,7 +117,12 @@ fn whose(origin: Origin, border: &Border) -> String {
         Origin::Ours => "ours",
         Origin::Relayed => "not ours: it came from outside and is forwarded",
     };
-    let sign = match &border.end {
+    format!("{whose} ({})", came(border))
+}
+
+/// How far a header can be believed, and who gave us the message by it.
+fn came(border: &Border) -> String {
+    match &border.end {
         End::NoLine => "it has no Received line".to_owned(),
         End::Foreign => {
             "its topmost Received line is of a host that `local.hosts` does not name".to_owned()
@@ -130,8 +138,47 @@ fn whose(origin: Origin, border: &Border) -> String {
         End::MadeByRelay { relay } => {
             format!("it came from the gateway {relay}, and nobody gave it to the gateway")
         }
+    }
+}
+
+/// The subject message, as far as the response shows it.
+fn original(page: &mut Page, original: &Original) {
+    page.line("It answers", &answered(original));
+    if !original.keys.is_empty() {
+        let keys: Vec<String> = original.keys.iter().map(named).collect();
+        page.item(&format!("named by {}", keys.join(", ")));
+    }
+    if !original.failed_recipients.is_empty() {
+        let shown = |to: &Address| Shown::new(to.as_str()).into_string();
+        let failed: Vec<String> = original.failed_recipients.iter().map(shown).collect();
+        page.item(&format!("about {}", failed.join(", ")));
+    }
+    if let Some(border) = &original.border {
+        page.item(&format!("by its header {}", came(border)));
+    }
+    for sign in original.kind.list.iter().chain(&original.kind.automatic) {
+        page.item(&format!("it was list traffic, or itself automatic: {}", Shown::new(sign)));
+    }
+}
+
+fn named(key: &Key) -> String {
+    let text = match key {
+        Key::QueueId { host, id } if host.is_empty() => format!("the queue id {id}"),
+        Key::QueueId { host, id } => format!("the queue id {id} at {host}"),
+        Key::MessageId { id, named_by } => {
+            let by = match named_by {
+                NamedBy::EmbeddedHeader => "its own header",
+                NamedBy::OriginalMessageId => "Original-Message-ID",
+                NamedBy::InReplyTo => "In-Reply-To",
+                NamedBy::ExchangeParent => "X-MS-Exchange-Parent-Message-Id",
+                NamedBy::References => "References",
+                NamedBy::Text => "the quoted text",
+            };
+            format!("<{id}> in {by}")
+        }
+        Key::EnvelopeId(id) => format!("the envelope id {id}"),
     };
-    format!("{whose} ({sign})")
+    Shown::new(&text).into_string()
 }
 
 fn answered(original: &Original) -> String {
@@ -152,6 +199,71 @@ fn answered(original: &Original) -> String {
         text.push_str(&format!(", return path <{}>", Shown::new(&path.to_string())));
     }
     text
+}
+
+/// The records of inbound mail that were found for this recipient, and what stands in them.
+fn found(
+    page: &mut Page,
+    known: Option<&RecipientEvidence>,
+    recipient: &ForwardPath,
+    decision: &Decision,
+) {
+    let Some(answered) = known.and_then(|known| known.answered.as_ref()) else { return };
+    let by = match (answered.by, &answered.id) {
+        (MatchedBy::QueueId, Some(id)) => format!("its queue id {id}"),
+        (MatchedBy::MessageId, Some(id)) => format!("its Message-ID <{id}>"),
+        (MatchedBy::EnvelopeId, Some(id)) => format!("its envelope id {id}"),
+        (MatchedBy::Pair, None) => {
+            "its two ends: it went from this recipient to who answers, just before".to_owned()
+        }
+        (by, _) => by.as_str().to_owned(),
+    };
+    let count = match answered.candidates {
+        1 => "1 record came into question".to_owned(),
+        many => format!("{many} records came into question"),
+    };
+    page.line("Found", &format!("by {}; {count}", Shown::new(&by)));
+    if answered.recipient == Standing::Stranger {
+        page.item(&format!(
+            "no answer to it goes to {}: neither its MAIL FROM, From, Sender nor Reply-To names him",
+            Shown::new(&recipient.to_string())
+        ));
+    }
+    for (index, subject) in answered.subjects.iter().enumerate() {
+        record(page, subject, decision.subject == Some(index));
+    }
+    let in_question = u32::try_from(answered.subjects.len()).unwrap_or(u32::MAX);
+    if in_question > 1 {
+        page.item("these cannot be told apart, so the worst of them decides");
+    }
+}
+
+/// One record of inbound mail.
+fn record(page: &mut Page, subject: &Subject, decides: bool) {
+    let queued = subject.queue_id.as_ref().map(|id| format!(" as {}", Shown::new(id)));
+    let text = format!(
+        "by the {} tap on {}{}, {}, from <{}>{}",
+        subject.tap.as_str(),
+        Shown::new(&subject.host),
+        queued.unwrap_or_default(),
+        subject.arrived,
+        Shown::new(&subject.mail_from.to_string()),
+        if decides { "; this one decides" } else { "" },
+    );
+    page.line("Recorded", &text);
+    if subject.pending {
+        page.item("still being verified");
+    }
+    for sign in subject.kind.list.iter().chain(&subject.kind.automatic) {
+        page.item(&format!("it was list traffic, or itself automatic: {}", Shown::new(sign)));
+    }
+    if let Some(score) = subject.spam {
+        page.item(&format!("{score} points of the spam filter"));
+    }
+    for findings in &subject.findings {
+        page.item(&source(findings));
+        results(findings).iter().for_each(|line| page.item(&format!("  {line}")));
+    }
 }
 
 fn known(page: &mut Page, explained: &Explained, recipient: &ForwardPath, decision: &Decision) {
@@ -193,7 +305,9 @@ fn gaps<'a>(
 
 fn source(findings: &Findings) -> String {
     match (&findings.source, &findings.own_submission) {
-        (_, Some(sign)) => format!("own submission: {}", Shown::new(sign)),
+        (_, Some(sign)) => {
+            format!("own submission, which proves addresses of ours only: {}", Shown::new(sign))
+        }
         (Source::AuthResults { authserv_id }, None) => {
             format!("Authentication-Results of {}, above the border line", Shown::new(authserv_id))
         }
@@ -229,7 +343,13 @@ fn results(findings: &Findings) -> Vec<String> {
         let reason = dkim.reason.as_ref().map(|reason| format!(": {}", Shown::new(reason)));
         let header = if dkim.header_only { ", right for the header alone" } else { "" };
         let reason = reason.unwrap_or_default();
-        format!("dkim={}{}{header}{reason}", dkim.result, named(&dkim.domain))
+        let many = format!(
+            ", and {} recipients got this signature without SPF: sent again, it proves the domain at \
+             the most",
+            dkim.recipients
+        );
+        let many = if dkim.is_replayed() { many } else { String::new() };
+        format!("dkim={}{}{header}{many}{reason}", dkim.result, named(&dkim.domain))
     });
     let dmarc = findings
         .dmarc
@@ -238,7 +358,9 @@ fn results(findings: &Findings) -> Vec<String> {
     let sign = findings.author_sign.map(|sign| {
         format!("{}: its From field shows different readers different authors", sign.as_str())
     });
-    spf.chain(dkim).chain(dmarc).chain(sign).collect()
+    let unsigned = findings.evaluated.dkim && findings.dkim.is_empty();
+    let unsigned = unsigned.then(|| "dkim: it bears no signature".to_owned());
+    spf.chain(dkim).chain(unsigned).chain(dmarc).chain(sign).collect()
 }
 
 fn published(domain: &Domain, facts: &DomainFacts) -> String {
@@ -251,7 +373,16 @@ fn published(domain: &Domain, facts: &DomainFacts) -> String {
                     DmarcPolicy::Quarantine => "quarantine",
                     DmarcPolicy::Reject => "reject",
                 };
-                format!("{domain} publishes DMARC p={policy} (at {})", record.published_at)
+                let strict = |mode, name| match mode {
+                    Alignment::Strict => format!(" {name}=s"),
+                    Alignment::Relaxed => String::new(),
+                };
+                let dkim = strict(record.dkim_alignment, "adkim");
+                let spf = strict(record.spf_alignment, "aspf");
+                format!(
+                    "{domain} publishes DMARC p={policy}{dkim}{spf} (at {})",
+                    record.published_at
+                )
             }
         },
         Err(gap) => format!("DMARC of {domain} is not known: {}", gap.detail),
@@ -355,23 +486,34 @@ pub fn json(explained: &Explained, envelope: &Envelope) -> Value {
 mod tests {
     use super::*;
     use crate::cmd::world;
+    use crate::judge::correlation::Answered;
     use crate::judge::decision::{Reason, Verdict};
-    use crate::judge::evidence::GapCause;
+    use crate::judge::evidence::{
+        AuthResult, DkimFinding, DmarcFinding, Evaluated, GapCause, SentBefore, SpfFinding,
+    };
     use crate::judge::fingerprint::FingerprintKey;
+    use crate::judge::loops::LoopEvidence;
+    use crate::judge::original::SubjectKind;
     use crate::judge::read_alone;
     use crate::judge::site::Site;
-    use crate::mail::address::{Address, ReversePath};
+    use crate::judge::subject::{SpamScore, TapKind};
+    use crate::mail::address::ReversePath;
     use crate::mail::envelope::{Client, MailFrom, Parameters, Recipient};
     use crate::mail::header::Completeness;
     use crate::mail::message::Message;
+    use crate::mail::time::Timestamp;
 
     /// A limited auto-reply, explained for people and for programs.
     fn page(counts: bool) -> (String, Value) {
+        page_of(counts, Evidence::default(), None)
+    }
+
+    fn page_of(counts: bool, evidence: Evidence, subject: Option<usize>) -> (String, Value) {
         let message = Message::new("Auto-Submitted: auto-replied\n\nAway.\n", Completeness::Whole);
         let decision = Decision {
             verdict: Some(Verdict::Unauthenticated),
             gaps: vec![Gap::new(GapCause::NotEvaluated, "nothing of DKIM")],
-            subject: None,
+            subject,
             loop_finding: None,
             action: Action::Deliver,
             would: None,
@@ -383,7 +525,7 @@ mod tests {
         };
         let explained = Explained {
             case: read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32])),
-            evidence: Evidence::default(),
+            evidence,
             decisions: vec![decision],
         };
         let envelope = Envelope {
@@ -419,5 +561,113 @@ mod tests {
         assert!(text.contains("(nothing of DKIM)"), "{text}");
         let gaps = value["recipients"][0]["gaps"].as_array().unwrap();
         assert_eq!(gaps.last().unwrap()["detail"], "nothing of DKIM");
+    }
+
+    fn joe() -> Address {
+        Address::parse("joe@bank.example").unwrap()
+    }
+
+    /// What the tap found of a message in joe's name that somebody else signed.
+    fn seen() -> Findings {
+        let bank = || Domain::parse("bank.example");
+        Findings {
+            source: Source::Tap,
+            mail_from: None,
+            from: Vec::new(),
+            sender: None,
+            spf: vec![SpfFinding {
+                result: AuthResult::Fail,
+                scope: SpfScope::MailFrom,
+                domain: bank(),
+                address: Some(joe()),
+                everybody: None,
+                guessed: false,
+            }],
+            dkim: vec![DkimFinding {
+                result: AuthResult::Pass,
+                domain: Domain::parse("shop.example"),
+                signs_from: true,
+                signs_sender: false,
+                header_only: false,
+                reason: None,
+                signature: None,
+                recipients: 33,
+            }],
+            dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: bank() }],
+            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
+            own_submission: None,
+            author_sign: None,
+        }
+    }
+
+    /// A record of it.
+    fn subject(queue_id: &str, findings: Vec<Findings>) -> Subject {
+        Subject {
+            id: None,
+            tap: TapKind::Milter,
+            host: "mx.uni.example".to_owned(),
+            queue_id: Some(queue_id.to_owned()),
+            arrived: Timestamp::from_millis(1_795_282_739_000),
+            pending: false,
+            mail_from: ReversePath::Address(joe()),
+            kind: SubjectKind { list: Some("List-Id: <l.example>".to_owned()), automatic: None },
+            spam: SpamScore::parse("5.1"),
+            findings,
+            gaps: Vec::new(),
+        }
+    }
+
+    fn evidence(answered: Answered) -> Evidence {
+        Evidence {
+            recipients: vec![RecipientEvidence {
+                sent_before: Ok(SentBefore::default()),
+                loops: LoopEvidence::default(),
+                answered: Some(answered),
+                gaps: Vec::new(),
+            }],
+            ..Evidence::default()
+        }
+    }
+
+    /// Goal: of the recorded message that decides the page names everything: which tap, when, by
+    /// which key, how many there were, and each result with its domain.
+    #[test]
+    fn the_record_that_decides_is_named() {
+        let answered = Answered {
+            by: MatchedBy::MessageId,
+            id: Some("m1@bank.example".to_owned()),
+            candidates: 3,
+            recipient: Standing::ReplyTarget,
+            subjects: vec![subject("4AB", Vec::new()), subject("4AC", vec![seen()])],
+        };
+        let (text, _) = page_of(false, evidence(answered.clone()), Some(1));
+        for words in [
+            "by its Message-ID <m1@bank.example>; 3 records came into question",
+            "by the milter tap on mx.uni.example as 4AB, 2026-11-21T17:38:59.000Z, from \
+             <joe@bank.example>\n",
+            "as 4AC, 2026-11-21T17:38:59.000Z, from <joe@bank.example>; this one decides",
+            "the worst of them decides",
+            "spf=fail of MAIL FROM for bank.example",
+            "dkim=pass for shop.example, and 33 recipients got this signature without SPF",
+            "dmarc=fail for bank.example",
+            "it was list traffic, or itself automatic: List-Id: <l.example>",
+            "5.1 points",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
+        let stranger = Answered {
+            by: MatchedBy::Pair,
+            id: None,
+            candidates: 1,
+            recipient: Standing::Stranger,
+            subjects: vec![Subject { pending: true, ..subject("4AD", Vec::new()) }],
+        };
+        let (text, _) = page_of(false, evidence(stranger), None);
+        for words in
+            ["by its two ends", "1 record came", "no answer to it goes to joe@bank", "still being"]
+        {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
+        assert!(!text.contains("decides"), "{text}");
     }
 }

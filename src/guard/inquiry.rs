@@ -96,7 +96,8 @@ impl Inquiry {
     pub async fn explain(&self, envelope: &Envelope, message: &Message) -> Explained {
         let in_force = self.in_force();
         let policy = &in_force.policy;
-        let case = self.read(envelope, message, policy);
+        let mut case = self.read(envelope, message, policy);
+        self.recognise(envelope, &mut case, policy).await;
         let evidence = self.gather(envelope, message, &case, policy).await.evidence;
         let decisions = decide(envelope, &case, &evidence, policy, self.now());
         Explained { case, evidence, decisions }

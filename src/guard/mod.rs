@@ -148,10 +148,11 @@ impl Guard {
         let in_force = self.inquiry.in_force();
         let (event, protocol) = (incoming.event, incoming.protocol);
         let (message, policy) = (incoming.message(), &in_force.policy);
-        let case = self.inquiry.read(&incoming.envelope, &message, policy);
+        let mut case = self.inquiry.read(&incoming.envelope, &message, policy);
         // Why nothing is asked otherwise: whatever the answers, it does not go out.
         let mut gathered = match incoming.line_ends {
             LineEnds::Sound => {
+                self.inquiry.recognise(&incoming.envelope, &mut case, policy).await;
                 self.inquiry.gather(&incoming.envelope, &message, &case, policy).await
             }
             LineEnds::Bare | LineEnds::Ambiguous => Gathered::default(),

@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::guard::inquiry::Inquiry;
 use crate::guard::outcome::Outcome;
 use crate::judge::Case;
-use crate::judge::classify::{Class, Guarded};
+use crate::judge::classify::{Class, Guarded, Signal};
 use crate::judge::correlation::{Answered, Question, Recalled, Standing};
 use crate::judge::evidence::{Evidence, Gap, GapCause};
 use crate::judge::original::Origin;
 use crate::judge::policy::Policy;
 use crate::judge::rewritten::foreign_original;
-use crate::judge::subject::LookUp;
-use crate::mail::address::Address;
+use crate::judge::subject::{Inbound, LookUp, Way};
+use crate::mail::address::{Address, Domain};
 use crate::mail::envelope::Envelope;
 use crate::mail::limits_of_memory::{
     LOOK_UPS_MESSAGE_MAX, PENDING_ASKED_EVERY, PENDING_WAIT_MAX, RECALL_DEADLINE,
@@ -35,6 +35,45 @@ pub struct Known {
 }
 
 impl Inquiry {
+    /// Looks whether a tap saw this very response come in from outside: then it is relayed,
+    /// whatever is left of its header.
+    ///
+    /// Why not one with an author of ours: whoever guesses the Message-ID of our next answer could
+    /// send a message of that name in before, and have the answer pass unjudged.
+    pub async fn recognise(&self, envelope: &Envelope, case: &mut Case, policy: &Policy) {
+        let is_ours =
+            case.class.guarded() == Guarded::Response && case.origin == Some(Origin::Ours);
+        let site = &policy.site;
+        let is_inside = |author: &Address| {
+            let host = author.domain().map(Domain::as_str).unwrap_or_default();
+            site.is_local(author) || site.is_own_host(host)
+        };
+        let author = case.responder.clone().filter(|author| !is_inside(author));
+        let (Some(author), Some(id)) = (author, case.message_id.clone()) else { return };
+        if !is_ours || !self.is_tapped {
+            return;
+        }
+        let look_ups = vec![LookUp::MessageId(id.clone())];
+        // Why no gap: it is judged as ours then, and the memory is asked for more, and says so.
+        let Ok(recalled) = self.ask_store(look_ups, case, self.now()).await else { return };
+        let is_it = |record: &Inbound| {
+            let path = (record.mail_from.address(), envelope.reverse_path().address());
+            let same_path = match path {
+                (Some(one), Some(other)) => one.same_mailbox(other),
+                (one, other) => one.is_none() && other.is_none(),
+            };
+            matches!(record.way, Way::Outside | Way::BehindRelay(_))
+                && record.from.iter().any(|from| from.same_mailbox(&author))
+                && same_path
+        };
+        if let Some(found) = recalled.iter().find(|found| is_it(&found.record)) {
+            let record = &found.record;
+            let shown = format!("<{id}> at {}, {}", record.host, record.arrived);
+            case.origin = Some(Origin::Relayed);
+            case.signals.push(Signal::new("seen-by-tap", &shown, ""));
+        }
+    }
+
     /// What the memory knows, in envelope order.
     pub async fn recall(&self, envelope: &Envelope, case: &Case, policy: &Policy) -> Vec<Known> {
         let mut known = vec![Known::default(); envelope.recipients.len()];

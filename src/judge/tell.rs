@@ -156,7 +156,7 @@ pub fn cause_words(cause: GapCause) -> &'static str {
         GapCause::NotStripped => {
             "its Authentication-Results may be forged: our border is not declared to remove foreign ones"
         }
-        GapCause::NotEvaluated => "the border did not evaluate what would be needed",
+        GapCause::NotEvaluated => "what would be needed was not evaluated",
         GapCause::Dns => "DNS gave no answer",
         GapCause::Store => "the memory failed",
     }
@@ -264,6 +264,9 @@ pub fn otherwise(asked: &Asked<'_>, settled: &Settled) -> Vec<String> {
         }
     }
     let gaps = asked.evidence.gaps.iter().chain(&asked.case.original.gaps).chain(asked.gaps);
+    // Why: what embeds nothing brings no results along, whoever stamps them.
+    let embeds = asked.case.original.border.is_some();
+    let gaps = gaps.filter(|gap| gap.cause != GapCause::NoAuthResults || embeds);
     for remedy in gaps.filter_map(remedy) {
         if !ways.iter().any(|way| way == remedy) {
             ways.push(remedy.to_owned());

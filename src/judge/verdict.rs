@@ -76,8 +76,27 @@ pub fn verdict(recipient: &Address, evidence: &Evidence, policy: &Policy) -> Jud
             None => {}
         }
     }
+    // Why: without SPF nobody asked the half of it, and the gateway is the remedy.
+    let hidden = |verdict: &Verdict| *verdict == Verdict::Unauthenticated && hides_client(evidence);
+    let left = left.filter(|verdict| !hidden(verdict));
     let verdict = failed.or(left).unwrap_or_else(|| nothing_known(evidence));
     Judged { verdict, gaps, open }
+}
+
+fn in_words(source: &Source) -> &'static str {
+    match source {
+        Source::AuthResults { .. } => "our Authentication-Results line",
+        Source::OwnReceived => "the way it came in",
+        Source::Reverified => "what was verified now",
+        Source::Tap => "the tap",
+        Source::Arc { .. } => "the seal",
+    }
+}
+
+/// Whether a gateway hides the client, and no source knows SPF of it otherwise.
+fn hides_client(evidence: &Evidence) -> bool {
+    let is_hidden = evidence.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay);
+    is_hidden && !evidence.findings.iter().any(|findings| findings.evaluated.spf)
 }
 
 /// Why nothing is known: without a tap that is the cause, whatever else is missing, because the
@@ -119,7 +138,7 @@ impl Question<'_> {
             let missing = if evaluated.spf { "DKIM" } else { "SPF of MAIL FROM" };
             gaps.push(Gap::new(
                 GapCause::NotEvaluated,
-                &format!("{} says nothing of {missing}", findings.source.as_str()),
+                &format!("{} says nothing of {missing}", in_words(&findings.source)),
             ));
         }
         if self.has_header_signed(findings) {
@@ -876,6 +895,66 @@ mod tests {
             let found = format!("{}{by}", judged.verdict.kind());
             assert_eq!((found.as_str(), judged.open), (expected, open), "{results:?}");
         }
+    }
+
+    /// Goal: what is not known never looks like what is denied. Method: findings without SPF, as
+    /// behind a gateway, with the gaps in any order.
+    #[test]
+    fn behind_a_gateway_that_hides_its_client_nothing_is_denied() {
+        let gap = |cause| Gap::new(cause, "");
+        for (results, gaps, expected) in [
+            ("dkim=none", &[GapCause::BehindRelay][..], "unknown behind-relay"),
+            ("dkim=fail bank.example", &[GapCause::BehindRelay], "unknown behind-relay"),
+            ("", &[GapCause::NoAuthResults, GapCause::BehindRelay], "unknown behind-relay"),
+            ("dkim=pass bank.example", &[GapCause::BehindRelay], "authenticated dkim"),
+            ("dkim=temperror bank.example", &[GapCause::BehindRelay], "unresolved"),
+            // A tap before the gateway, or the gateway itself, knew the client.
+            ("spf=none; dkim=none", &[GapCause::BehindRelay], "unauthenticated"),
+            ("dkim=none", &[], "unauthenticated"),
+            ("", &[GapCause::NotInStore, GapCause::NoAuthResults], "unknown not-in-store"),
+            ("", &[GapCause::Truncated, GapCause::NoKey], "unknown truncated"),
+            ("", &[GapCause::NoKey], "unknown no-key"),
+            ("", &[GapCause::NotStripped, GapCause::NoTap], "unknown no-tap"),
+            ("", &[], "unknown not-evaluated"),
+        ] {
+            let findings = vec![findings(results, "joe@bank.example", "joe@bank.example")];
+            let gaps = gaps.iter().copied().map(gap).collect();
+            let evidence = Evidence { findings, domains: facts(NONE), gaps, ..Evidence::default() };
+            let found =
+                verdict(&address("joe@bank.example"), &evidence, &Policy::default()).verdict;
+            let by = found.by().map(|by| format!(" {by}")).unwrap_or_default();
+            assert_eq!(
+                format!("{}{by}", found.kind()),
+                expected,
+                "{results} {gaps:?}",
+                gaps = evidence.gaps
+            );
+        }
+    }
+
+    /// Goal: a signed Sender proves whoever stands in it, a Sender that is not signed nobody; aspf=s
+    /// keeps SPF of a subdomain from proving anything.
+    #[test]
+    fn a_signed_sender_is_proven_and_strict_spf_is_kept_to() {
+        let sent = |signs_sender, from: &str, sender: &str| {
+            let mut findings = findings("spf=none; dkim=pass bank.example", "x@y.example", from);
+            findings.sender = Some(address(sender));
+            findings.dkim[0].signs_sender = signs_sender;
+            judged("desk@bank.example", findings, DMARC, &Policy::default())
+        };
+        let (desk, joe) = ("desk@bank.example", "joe@bank.example");
+        assert_eq!(sent(true, joe, desk), "authenticated dkim");
+        assert_eq!(sent(false, joe, desk), "authenticated dkim-domain-only");
+        assert_eq!(sent(true, joe, "ann@bank.example"), "authenticated dkim-domain-only");
+        let strict: &[(&str, &str)] = &[("bank.example", "rejects")];
+        let by_child = || findings("spf=pass joe@mail.bank.example; dkim=none", joe, joe);
+        let policy = Policy::default();
+        assert_eq!(judged(joe, by_child(), strict, &policy), "failed dmarc-fail");
+        assert_eq!(judged(joe, by_child(), DMARC, &policy), "authenticated spf-domain-only");
+        // DMARC of a sibling's From passes for it, and proves no more than the organization.
+        let sibling = findings("dmarc=pass news.bank.example", joe, "n@news.bank.example");
+        let found = judged("joe@mail.bank.example", sibling, DMARC, &policy);
+        assert_eq!(found, "authenticated dmarc-domain-only");
     }
 
     /// What lets everybody in by the domain's own will fails nobody for another source either, one

@@ -6,14 +6,21 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::skipped;
+use replyguard::judge::decide::decide;
+use replyguard::judge::evidence::Evidence;
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::original::{Key, Original};
+use replyguard::judge::policy::{Mode, Policy};
 use replyguard::judge::site::Site;
 use replyguard::judge::{Case, read_alone};
+use replyguard::mail::address::{Address, Domain, ForwardPath, ReversePath};
+use replyguard::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipient};
 use replyguard::mail::header::Completeness;
 use replyguard::mail::message::Message;
+use replyguard::mail::time::Timestamp;
 
 /// The site that the captures come from.
 fn site() -> Site {
@@ -24,6 +31,10 @@ fn site() -> Site {
         networks: vec!["127.0.0.0/8".parse().unwrap()],
         ..Site::default()
     }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures")
 }
 
 /// What was read, as it stands in `EXPECTED`.
@@ -60,8 +71,7 @@ fn shown(name: &str, case: &Case) -> String {
 
 #[test]
 fn every_form_of_real_servers_is_understood() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
-    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
+    let mut paths: Vec<_> = fs::read_dir(folder()).unwrap().map(|f| f.unwrap().path()).collect();
     paths.sort();
     let read = paths.iter().map(|path| {
         let message = Message::new(fs::read(path).unwrap(), Completeness::Whole);
@@ -78,6 +88,91 @@ fn every_form_of_real_servers_is_understood() {
     for (read, expected) in read.iter().zip(&expected) {
         assert_eq!(read.trim_end(), expected);
     }
+}
+
+/// Goal: a postmaster gets his copies, double bounces too, and nobody else does: what had a null
+/// reverse-path is answered by nothing (RFC 5321 §4.5.5). Method: the three captures, each to the
+/// postmaster, to a mailbox of ours, and to somebody outside.
+#[test]
+fn double_bounces_go_to_our_own_desk_and_nowhere_else() {
+    let site = Site { domains: [Domain::parse("local.test").unwrap()].into(), ..site() };
+    let policy = Policy { mode: Mode::Enforce, site, ..Policy::default() };
+    let outcome = |name: &str, to: ForwardPath| {
+        let path = folder().join(name).with_extension("eml");
+        let message = Message::new(fs::read(path).unwrap(), Completeness::Whole);
+        let case = read_alone(&message, &policy.site, &FingerprintKey::new([1; 32]));
+        let recipient =
+            Recipient { path_text: to.to_string(), path: to, parameters: Parameters::default() };
+        let mail = MailFrom {
+            path: ReversePath::Null,
+            path_text: "<>".to_owned(),
+            parameters: Parameters::default(),
+        };
+        let envelope = Envelope { client: Client::default(), mail, recipients: vec![recipient] };
+        let evidence = Evidence {
+            findings: case.original.findings.iter().cloned().collect(),
+            ..Evidence::default()
+        };
+        let decision = decide(&envelope, &case, &evidence, &policy, Timestamp::default()).remove(0);
+        format!("{} {}", decision.action, decision.reason)
+    };
+    let to = |text: &str| ForwardPath::Address(Address::parse(text).unwrap());
+    for (name, outside) in [
+        ("double-bounce-postmaster-124-sink", "deliver unauthenticated"),
+        ("double-bounce-postmaster-125-sink", "quarantine null-subject"),
+        ("double-bounce-postmaster-127-sink", "quarantine null-subject"),
+    ] {
+        let postmaster = ForwardPath::Postmaster("postmaster".to_owned());
+        assert_eq!(outcome(name, postmaster), "deliver local-postmaster", "{name}");
+        for desk in ["postmaster@mx.local.test", "abuse@mx.local.test"] {
+            assert_eq!(outcome(name, to(desk)), "deliver local-postmaster", "{name} {desk}");
+        }
+        for own in ["postmaster@local.test", "double-bounce@local.test"] {
+            assert_eq!(outcome(name, to(own)), "deliver local-domain", "{name} {own}");
+        }
+        // Not every mailbox at a host of ours, and no desk of somebody else.
+        let elsewhere =
+            if name.contains("124") { "bounce-12820@bank.test" } else { "postmaster@bank.test" };
+        assert_eq!(outcome(name, to(elsewhere)), outside, "{name} {elsewhere}");
+    }
+}
+
+/// Goal: no capture is missing here, and a report goes to the reverse-path that was read from it.
+/// Method: file by file, where they lie, with the SMTP dialogues beside them.
+#[test]
+fn the_captures_are_all_here() {
+    let shared = skipped::corpus("mta");
+    let Ok(entries) = fs::read_dir(&shared) else {
+        skipped::without_corpus(&format!("no {}", shared.display()));
+        return;
+    };
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|extension| extension == "eml"));
+    assert_eq!(names.len(), 29);
+    let mut dialogues = 0;
+    for path in names {
+        let here = folder().join(path.file_name().unwrap());
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes == fs::read(&here).unwrap(), "{}", here.display());
+        let Ok(dialogue) = fs::read_to_string(path.with_extension("env")) else { continue };
+        let line = |begin: &str| {
+            let mut lines = dialogue.lines().filter_map(|line| line.strip_prefix(begin));
+            let (path, _) = lines.next().unwrap().split_once('>').unwrap();
+            path.to_owned()
+        };
+        let case = read_alone(
+            &Message::new(bytes, Completeness::Whole),
+            &site(),
+            &FingerprintKey::new([1; 32]),
+        );
+        if case.class.dsn_action().is_some() {
+            assert_eq!(line("C: MAIL FROM:<"), "", "{}", path.display());
+            let return_path = case.original.return_path.unwrap().to_string();
+            assert_eq!(line("C: RCPT TO:<"), return_path, "{}", path.display());
+            dialogues += 1;
+        }
+    }
+    assert_eq!(dialogues, 11);
 }
 
 /// One paragraph a file: class and how the subject message was found, what names it, its

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use replyguard::auth::dkim::{Extent, Prepared};
 use replyguard::judge::evidence::SignatureId;
-use replyguard::judge::subject::{Inbound, InboundId, State};
+use replyguard::judge::subject::{Inbound, InboundId, State, Way};
 use replyguard::mail::address::{Address, ReversePath};
 use replyguard::mail::header::Completeness;
 use replyguard::mail::message::Message;
@@ -216,4 +216,58 @@ async fn a_client_is_told_that_the_tap_is_still_verifying() {
     let text = &page.decisions[0].text;
     assert_eq!(text, "The tap is still verifying the message it answers.");
     assert_eq!(pending.mail_from, ReversePath::Address(address("joe@bank.example")));
+}
+
+/// A response from outside that one of ours forwards, through something that leaves none of the
+/// lines by which it came: the tap saw it. Whoever guesses the Message-ID of an answer of ours gains
+/// nothing.
+#[tokio::test(start_paused = true)]
+async fn a_response_that_a_tap_saw_come_in_is_relayed() {
+    let explained = async |desk: &Desk, from: &str, id: &str| {
+        let text = format!(
+            "Date: {}\nFrom: {from}\nTo: joe@bank.example\nSubject: Away\nMessage-ID: <{id}>\n\
+             Auto-Submitted: auto-replied\n\nI am away.\n",
+            desk.inquiry.now().header_date()
+        );
+        let message = Message::new(text.replace('\n', "\r\n"), Completeness::Whole);
+        let explained = desk.inquiry.explain(&envelope("joe@bank.example"), &message).await;
+        format!("{:?} {}", explained.case.origin.unwrap(), explained.decisions[0].reason)
+    };
+    let desk = desk();
+    let came = |from: &str, id: &str, way: Way| {
+        let record = desk.inbound("spf=none x@far.example", "x@far.example", from);
+        let mail_from = ReversePath::Null;
+        Inbound { way, mail_from, message_ids: vec![id.to_owned()], ..record }
+    };
+    desk.came(came("far@far.example", "one@far.example", Way::Outside)).await;
+    desk.came(came("ann@uni.example", "two@uni.example", Way::Outside)).await;
+    desk.came(came("far@far.example", "three@far.example", Way::Reinjected)).await;
+    let with_path = came("far@far.example", "four@far.example", Way::Outside);
+    let mail_from = ReversePath::Address(address("eve@spam.example"));
+    desk.came(Inbound { mail_from, ..with_path }).await;
+    desk.later(1).await;
+    for (from, id, expected) in [
+        ("far@far.example", "one@far.example", "Relayed relayed-response"),
+        ("other@far.example", "one@far.example", "Ours unknown"),
+        ("ann@uni.example", "two@uni.example", "Ours unknown"),
+        ("far@far.example", "three@far.example", "Ours unknown"),
+        ("far@far.example", "four@far.example", "Ours unknown"),
+        ("far@far.example", "none@far.example", "Ours unknown"),
+    ] {
+        assert_eq!(explained(&desk, from, id).await, expected, "{from} {id}");
+    }
+}
+
+/// What an inside host gave back without a first arrival on record: nobody knows whence it came.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_and_came_in_nowhere_is_unknown() {
+    let desk = desk();
+    let back = Inbound { way: Way::Reinjected, findings: Vec::new(), ..desk.genuine() };
+    let back = desk.came(back).await;
+    desk.later(1).await;
+    let explained = desk.explained("joe@bank.example", &in_reply_to(&back)).await;
+    let decision = &explained.decisions[0];
+    let verdict = decision.verdict.as_ref().unwrap();
+    assert_eq!((verdict.kind().as_str(), verdict.by()), ("unknown", Some("not-in-store")));
+    assert!(decision.gaps.iter().any(|gap| gap.detail.contains("first arrival")), "{decision:?}");
 }
