@@ -6,6 +6,7 @@
 pub mod dovecot;
 pub mod exim;
 pub mod postfix;
+pub mod rspamd;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -3,6 +3,7 @@
 mod exim;
 pub mod host;
 mod milter;
+mod rspamd;
 mod vacations;
 mod ways;
 
