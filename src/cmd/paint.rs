@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-/// Paints words when standard output is a terminal and `NO_COLOR` is not set.
+/// Paints words when the output is a terminal and `NO_COLOR` is not set.
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
     colour: bool,
@@ -26,8 +26,13 @@ pub enum Tone {
 impl Paint {
     /// For standard output.
     pub fn stdout() -> Paint {
+        Paint::on(&std::io::stdout())
+    }
+
+    /// For another output.
+    pub fn on(output: &impl IsTerminal) -> Paint {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Paint { colour: std::io::stdout().is_terminal() && !plain }
+        Paint { colour: output.is_terminal() && !plain }
     }
 
     /// Never any colour.
@@ -35,7 +40,7 @@ impl Paint {
         Paint { colour: false }
     }
 
-    /// Whether standard output is a terminal.
+    /// Whether it paints: the output is a terminal.
     pub fn is_terminal(self) -> bool {
         self.colour
     }

@@ -3,6 +3,7 @@
 //! SIGTERM and SIGINT drain and stop; SIGHUP reads configuration and lists again, all or nothing,
 //! and begins a new audit file.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,6 +11,7 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::cmd::exit::Exit;
+use crate::cmd::paint::Paint;
 use crate::cmd::{ConfigFile, check_config, world};
 use crate::config::Config;
 use crate::guard::Guard;
@@ -25,7 +27,11 @@ pub fn run(file: &ConfigFile) -> Exit {
     };
     // Why standard error: systemd and containers take it from there.
     let filter = EnvFilter::try_from_env("REPLYGUARD_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(Paint::on(&io::stderr()).is_terminal())
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => {

@@ -68,8 +68,14 @@ struct State {
 struct Zone(BTreeMap<String, Vec<RData>>);
 
 impl TestDns {
-    /// Starts with this zone.
+    /// Starts with this zone, on a port that is free.
     pub fn start(zone: &str) -> TestDns {
+        TestDns::start_at("127.0.0.1:0", zone)
+    }
+
+    /// Starts with this zone at this address.
+    pub fn start_at(address: &str, zone: &str) -> TestDns {
+        let wanted = address.to_owned();
         let state = Arc::new(Mutex::new(State { zone: Zone::read(zone), ..State::default() }));
         let (stop, stopped) = oneshot::channel();
         let (ready, address) = std::sync::mpsc::channel();
@@ -78,7 +84,7 @@ impl TestDns {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().unwrap();
             runtime.block_on(async move {
-                let (udp, tcp) = sockets().await;
+                let (udp, tcp) = sockets(&wanted).await;
                 ready.send(udp.local_addr().unwrap()).unwrap();
                 tokio::select! {
                     () = serve_udp(udp, Arc::clone(&shared)) => {}
@@ -134,9 +140,9 @@ impl Drop for TestDns {
 }
 
 /// UDP and TCP on one port; another try when the port is taken for TCP.
-async fn sockets() -> (UdpSocket, TcpListener) {
+async fn sockets(wanted: &str) -> (UdpSocket, TcpListener) {
     loop {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let udp = UdpSocket::bind(wanted).await.unwrap();
         if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
             return (udp, tcp);
         }

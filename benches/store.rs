@@ -1,0 +1,208 @@
+//! The embedded store with a million and with ten million records: what one more costs, what a
+//! look-up costs, memory; and how soon the file of a process that was killed is open again.
+//!
+//! Method: for each size a child process fills a file of its own, looks up, goes on writing, and is
+//! killed (`SIGKILL`); this process then opens the file. Ratios, because the machine is what it is.
+
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use replyguard::judge::evidence::{AuthResult, Evaluated, Findings, SpfFinding, SpfScope};
+use replyguard::judge::original::SubjectKind;
+use replyguard::judge::evidence::Source;
+use replyguard::judge::subject::{Inbound, InboundId, LookUp, State, TapKind, Way};
+use replyguard::mail::address::{Address, Domain, ReversePath};
+use replyguard::mail::time::Timestamp;
+use replyguard::store::embedded::{Embedded, Keys, Settings};
+use replyguard::store::keyed::StoreKey;
+use replyguard::store::memory;
+use replyguard::store::{Request, Store, StoreError};
+
+const MILLION: u64 = 1_000_000;
+const BEGIN: Timestamp = Timestamp::from_millis(1_795_000_000_000);
+/// So long are all records spread over, whatever their number: a site's week.
+const SPREAD: Duration = Duration::from_secs(6 * 86_400);
+const MEMORY: usize = 64 << 20;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, path, records, ..] = arguments.as_slice()
+        && flag == "--fill"
+    {
+        return fill(Path::new(path), records.parse().unwrap());
+    }
+    let largest = std::env::var("REPLYGUARD_BENCH_RECORDS").ok();
+    let largest = largest.and_then(|text| text.parse().ok()).unwrap_or(10 * MILLION);
+    let (small, large) = (measured(largest / 10), measured(largest));
+    println!(
+        "ten times as many: adding takes {:.2} times as long, a look-up {:.2} times",
+        large.add / small.add,
+        large.find / small.find
+    );
+}
+
+/// Microseconds.
+struct Measured {
+    add: f64,
+    find: f64,
+}
+
+fn measured(records: u64) -> Measured {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+    let folder = folder.unwrap();
+    let path = folder.path().join("store.redb");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--fill", path.to_str().unwrap(), &records.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let figures = told(&mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let began = Instant::now();
+    let (store, damage) = Embedded::open(settings(path.clone()), keys()).unwrap();
+    let opened = began.elapsed();
+    assert_eq!(damage, None);
+    let kept = store.health().records;
+    let [add, find, find_p99, resident_mib] = figures.as_slice() else { panic!("no figures") };
+    println!(
+        "{records} records: {add:.1} us to add one, {find:.1} us to look one up (p99 \
+         {find_p99:.1}), {resident_mib:.0} MiB resident, {:.1} GiB of file; killed, open again in \
+         {:.0} ms with {kept} records",
+        std::fs::metadata(&path).unwrap().len() as f64 / f64::from(1 << 30),
+        opened.as_secs_f64() * 1e3,
+    );
+    Measured { add: *add, find: *find }
+}
+
+/// The figures that a child says, before it goes on writing until it is killed.
+fn told(child: &mut Child) -> Vec<f64> {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    line.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+fn keys() -> Keys {
+    Keys { current: Arc::new(StoreKey::new([7; 32])), former: None }
+}
+
+fn settings(path: PathBuf) -> Settings {
+    let file = memory::Settings {
+        retention: Duration::from_secs(7 * 86_400),
+        records_max: 50_000_000,
+        bytes_max: 64 << 30,
+    };
+    Settings { path, file, memory_bytes_max: MEMORY / 2, plain: false }
+}
+
+fn fill(path: &Path, records: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, _) = Embedded::open(settings(path.to_owned()), keys()).unwrap();
+        let apart = SPREAD / u32::try_from(records).unwrap();
+        // The cost of the last tenth of a million: the others only make the store large.
+        let measured = (records / 10).min(100_000);
+        for n in 0..records - measured {
+            add(&store, n, apart).await;
+        }
+        store.flush().await.unwrap();
+        let began = Instant::now();
+        for n in records - measured..records {
+            add(&store, n, apart).await;
+        }
+        store.flush().await.unwrap();
+        let one = began.elapsed().as_secs_f64() * 1e6 / measured as f64;
+        let mut took = Vec::new();
+        for n in 0..20_000_u64 {
+            // Keys of chance: old and new ones, in no order.
+            let sought = n.wrapping_mul(2_654_435_761) % records;
+            let request = Request {
+                look_ups: vec![LookUp::MessageId(message_id(sought))],
+                responder: None,
+                now: BEGIN.plus(SPREAD),
+            };
+            let began = Instant::now();
+            let found = store.recall(&request).await.unwrap();
+            took.push(began.elapsed().as_secs_f64() * 1e6);
+            assert_eq!(found.len(), 1, "record {sought}");
+        }
+        took.sort_by(f64::total_cmp);
+        let (half, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
+        println!("{one} {half} {p99} {}", resident_mib());
+        for n in records.. {
+            add(&store, n, apart).await;
+        }
+    });
+}
+
+async fn add(store: &Embedded, n: u64, apart: Duration) {
+    let record = record(n, apart);
+    while let Err(fault) = store.remember(&record).await {
+        assert_eq!(fault, StoreError::Busy);
+        store.flush().await.ok();
+    }
+}
+
+fn message_id(n: u64) -> String {
+    format!("{n}.letter@bank{}.example", n % 5_000)
+}
+
+/// A letter as most are: one recipient, one Message-ID, SPF of its own domain.
+fn record(n: u64, apart: Duration) -> Inbound {
+    let at = BEGIN.plus(apart * u32::try_from(n).unwrap());
+    let address = |text: String| Address::parse(&text).unwrap();
+    let from = address(format!("joe{}@bank{}.example", n % 100_003, n % 5_000));
+    let domain = Domain::parse(&format!("bank{}.example", n % 5_000));
+    let findings = Findings {
+        source: Source::Tap,
+        mail_from: Some(ReversePath::Address(from.clone())),
+        from: vec![from.clone()],
+        sender: None,
+        spf: vec![SpfFinding {
+            result: AuthResult::Pass,
+            scope: SpfScope::MailFrom,
+            domain,
+            address: Some(from.clone()),
+            everybody: None,
+            guessed: false,
+        }],
+        dkim: Vec::new(),
+        dmarc: Vec::new(),
+        evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
+        own_submission: None,
+        author_sign: None,
+    };
+    Inbound {
+        id: InboundId::new(at, u128::from(n)),
+        tap: TapKind::Milter,
+        host: "mx.uni.example".to_owned(),
+        queue_id: Some(format!("{n:X}")),
+        began: at,
+        arrived: at,
+        state: State::Complete,
+        client: Some(Ipv4Addr::from(u32::try_from(n % 250_000).unwrap() + 0x0A00_0000).into()),
+        helo: "mail.bank.example".to_owned(),
+        way: Way::Outside,
+        mail_from: ReversePath::Address(from.clone()),
+        envelope_id: None,
+        recipients: vec![address(format!("user{}@uni.example", n % 50_000))],
+        message_ids: vec![message_id(n)],
+        from: vec![from],
+        sender: None,
+        reply_to: Vec::new(),
+        kind: SubjectKind { list: None, automatic: None },
+        spam: None,
+        findings: vec![findings],
+        gaps: Vec::new(),
+    }
+}
+
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
+}
