@@ -6,6 +6,8 @@
 //! (/proc, user and system), not of this one. Run by `scripts/bench taps`, which gives it a network
 //! of its own: the filters ask DNS at port 53.
 
+#![allow(clippy::unwrap_used, reason = "a measure that cannot be taken ends")]
+
 #[path = "../tests/support/dns.rs"]
 mod dns;
 
@@ -45,7 +47,8 @@ fn main() {
     let dns = dns::TestDns::start_at("127.0.0.1:53", &zone(&public));
     let place = Place::new();
     let milters = [
-        place.replyguard(10_025),
+        place.replyguard("replyguard", 10_025, "embedded"),
+        place.replyguard("replyguard, no memory", 10_029, "none"),
         place.opendkim(10_026),
         place.opendmarc(10_027),
         place.rspamd(10_028),
@@ -67,7 +70,7 @@ fn main() {
             println!("{size:<8} {name:<24} {rate:>10.0} {cpu:>12.0} {:>10.0}", milter.peak_mib());
             figures.push(cpu);
         }
-        let [ours, dkim, dmarc, rspamd] = figures.as_slice() else { continue };
+        let [ours, _, dkim, dmarc, rspamd] = figures.as_slice() else { continue };
         println!(
             "{size:<8} ours is {:.3} of OpenDKIM + OpenDMARC, {:.3} of rspamd\n",
             ours / (dkim + dmarc),
@@ -93,7 +96,8 @@ type Signer = DkimSigner<RsaKey<Sha256>, Done>;
 
 fn signer(key: &KeyPair) -> Signer {
     let key: Pkcs8V1Der<'_> = key.as_der().unwrap();
-    let key = RsaKey::<Sha256>::from_key_der(PrivatePkcs8KeyDer::from(key.as_ref()).into()).unwrap();
+    let key =
+        RsaKey::<Sha256>::from_key_der(PrivatePkcs8KeyDer::from(key.as_ref()).into()).unwrap();
     let signer = DkimSigner::from_key(key).domain("far.example").selector("s");
     signer.headers(["From", "To", "Subject", "Date", "Message-ID"])
 }
@@ -178,7 +182,7 @@ impl Milter {
         let (_, answer) = talk.hear()?;
         talk.steps = u32::from_be_bytes(answer[8..12].try_into().unwrap());
         talk.say(b'D', b"Cj\0mx.ours.example\0{daemon_name}\0mx.ours.example\0v\0Postfix 3.7.11\0");
-        let mut connect = b"mail.far.example\04".to_vec();
+        let mut connect = b"mail.far.example\x004".to_vec();
         connect.extend(40_000_u16.to_be_bytes());
         connect.extend(b"192.0.2.55\0");
         talk.step(b'C', &connect, 0x01, 0x1000)?;
@@ -187,19 +191,19 @@ impl Milter {
         talk.step(b'M', b"<joe@far.example>\0", 0x04, 0x4000)?;
         talk.say(b'D', b"R{rcpt_addr}\0alice@ours.example\0");
         talk.step(b'R', b"<alice@ours.example>\0", 0x08, 0x8000)?;
-        talk.say(b'D', b"Ti\04WxYz1234\0");
+        talk.say(b'D', b"Ti\x004WxYz1234\0");
         talk.step(b'T', b"", 0x200, 0x1_0000)?;
         for (name, value) in self.above.iter().chain(&letter.fields) {
             talk.step(b'L', format!("{name}\0{value}\0").as_bytes(), 0x20, 0x80)?;
         }
-        talk.say(b'D', b"Ni\04WxYz1234\0");
+        talk.say(b'D', b"Ni\x004WxYz1234\0");
         talk.step(b'N', b"", 0x40, 0x4_0000)?;
         for chunk in letter.body.chunks(65_535) {
             if talk.step(b'B', chunk, 0x10, 0x8_0000)? == b's' {
                 break;
             }
         }
-        talk.say(b'D', b"Ei\04WxYz1234\0");
+        talk.say(b'D', b"Ei\x004WxYz1234\0");
         talk.say(b'E', b"");
         loop {
             match talk.hear()?.0 {
@@ -306,24 +310,30 @@ impl Place {
         let servers = std::env::var_os("REPLYGUARD_SERVERS");
         let servers = servers.map_or_else(|| PathBuf::from("target/servers"), PathBuf::from);
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(servers).join("root");
-        assert!(root.join("usr/bin/rspamd").exists(), "no filters there: run scripts/setup as root");
+        assert!(
+            root.join("usr/bin/rspamd").exists(),
+            "no filters there: run scripts/setup as root"
+        );
         fs::create_dir_all(root.join("i/taps")).unwrap();
         Place { root, state: tempfile::tempdir().unwrap() }
     }
 
-    fn replyguard(&self, port: u16) -> Milter {
+    fn replyguard(&self, name: &'static str, port: u16, store: &str) -> Milter {
+        let state = self.state.path().join(store);
+        fs::create_dir(&state).unwrap();
         let config = format!(
             "hostname = \"guard.ours.example\"\nstate_dir = \"{}\"\n[outbound]\nlisten = \
-             [\"127.0.0.1:10024\"]\nnext_hop = [\"127.0.0.1:10023\"]\n[local]\ndomains = \
+             [\"127.0.0.1:0\"]\nnext_hop = [\"127.0.0.1:10023\"]\n[local]\ndomains = \
              [\"ours.example\"]\n[dns]\nservers = [\"127.0.0.1:53\"]\n[tap.milter]\nlisten = \
-             [\"127.0.0.1:{port}\"]\nauthserv_id = \"mx.ours.example\"\n",
-            self.state.path().display()
+             [\"127.0.0.1:{port}\"]\nauthserv_id = \"mx.ours.example\"\n[store]\nbackend = \"{store}\"\n\
+             [admin]\nconsole = \"\"\n",
+            state.display()
         );
-        let file = self.state.path().join("replyguard.toml");
+        let file = state.join("replyguard.toml");
         fs::write(&file, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_replyguard"));
         command.arg("run").arg("--config").arg(file);
-        started("replyguard", port, None, command)
+        started(name, port, None, command)
     }
 
     fn opendkim(&self, port: u16) -> Milter {
@@ -331,7 +341,12 @@ impl Place {
             "Socket inet:{port}@127.0.0.1\nMode v\nSyslog no\nAlwaysAddARHeader yes\n\
              AuthservID mx.ours.example\nPidFile /i/taps/opendkim.pid\n"
         );
-        started("OpenDKIM", port, None, self.inside("/usr/sbin/opendkim", "-x", "opendkim.conf", &config))
+        started(
+            "OpenDKIM",
+            port,
+            None,
+            self.inside("/usr/sbin/opendkim", "-x", "opendkim.conf", &config),
+        )
     }
 
     fn opendmarc(&self, port: u16) -> Milter {

@@ -27,7 +27,7 @@ use crate::mail::limits_of_memory::{
     EXPIRED_AT_ONCE_MAX, STORE_BATCH_MAX, STORE_GATHER, STORE_QUEUE_MAX, STORE_RETRY_AFTER,
 };
 use crate::mail::time::Timestamp;
-use crate::store::codec::{decoded, encoded};
+use crate::store::codec::decoded;
 use crate::store::keyed::{Hashed, StoreKey};
 use crate::store::memory::{self, Memory};
 use crate::store::rows::{self, Change, FoundRow, Row};
@@ -146,7 +146,7 @@ impl Embedded {
     }
 
     fn row(&self, record: &Inbound) -> Option<Row> {
-        row(record, &self.keys.current, self.file.settings.plain)
+        Row::of(record, &self.keys.current, self.file.settings.plain)
     }
 }
 
@@ -413,16 +413,6 @@ fn gathered(first: Work, work: &Receiver<Work>) -> Vec<Work> {
         }
     }
     batch
-}
-
-fn row(record: &Inbound, key: &StoreKey, plain: bool) -> Option<Row> {
-    let bytes = encoded(record)?;
-    let mut keys: Vec<Hashed> =
-        record.look_ups().iter().map(|look_up| key.look_up(look_up)).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    let body = if plain { StoreKey::plain(&bytes) } else { key.seal(&bytes)? };
-    Some(Row { keys, owners: key.owners(record), body })
 }
 
 /// Rows with their bodies opened; what does not open is left out.

@@ -12,11 +12,12 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::judge::subject::InboundId;
+use crate::judge::subject::{Inbound, InboundId};
 use crate::mail::limits::RECALLED_MAX;
 use crate::mail::limits_of_memory::{EXPIRED_AT_ONCE_MAX, OWNER_SHARE};
 use crate::mail::time::Timestamp;
-use crate::store::keyed::Hashed;
+use crate::store::codec::encoded;
+use crate::store::keyed::{Hashed, StoreKey};
 use crate::store::memory::Settings;
 
 const RECORDS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("records 1");
@@ -62,6 +63,17 @@ pub type FoundRow = (InboundId, Vec<u8>, Option<Timestamp>);
 type Done<T> = Result<T, redb::Error>;
 
 impl Row {
+    /// A record under this key; sealed with it unless `plain`. `None` when that cannot be done.
+    pub fn of(record: &Inbound, key: &StoreKey, plain: bool) -> Option<Row> {
+        let bytes = encoded(record)?;
+        let mut keys: Vec<Hashed> =
+            record.look_ups().iter().map(|look_up| key.look_up(look_up)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let body = if plain { StoreKey::plain(&bytes) } else { key.seal(&bytes)? };
+        Some(Row { keys, owners: key.owners(record), body })
+    }
+
     fn cost(&self) -> u64 {
         let keys = (self.keys.len() + self.owners.len()) as u64;
         self.body.len() as u64 + keys * KEY_BYTES + ROW_BYTES
