@@ -4,7 +4,12 @@
 //! Method: for each size a child process fills a file of its own, looks up, goes on writing, and is
 //! killed (`SIGKILL`); this process then opens the file. Ratios, because the machine is what it is.
 
-#![allow(clippy::unwrap_used, reason = "a measure that cannot be taken ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measure that cannot be taken ends"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;

@@ -6,7 +6,12 @@
 //! (/proc, user and system), not of this one. Run by `scripts/bench taps`, which gives it a network
 //! of its own: the filters ask DNS at port 53.
 
-#![allow(clippy::unwrap_used, reason = "a measure that cannot be taken ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measure that cannot be taken ends"
+)]
 
 #[path = "../tests/support/dns.rs"]
 mod dns;
