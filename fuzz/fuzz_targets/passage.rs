@@ -53,8 +53,8 @@ async fn pass(packets: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
         // Why: otherwise all packets would be there before the first is read.
         tokio::task::yield_now().await;
     }
+    client.leave().await;
     let mut codes = Vec::new();
-    // It ends with 421, for the client says nothing more; or with what answers QUIT.
     while let code @ 1.. = client.reply().await.code() {
         codes.push(code);
     }
@@ -80,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
     let wire = [BEGINNING, &content].concat();
     let play = |packets: &[&[u8]]| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().start_paused(true).build().unwrap();
+        let runtime = builder.enable_all().build().unwrap();
         runtime.block_on(pass(packets))
     };
     let (codes, seen) = play(&packets(seed, &wire));

@@ -64,6 +64,20 @@ async fn a_client_that_stalls_in_its_message_is_told_421() {
     }
 }
 
+/// Goal: a client that closes its half of the connection behind its message hears what became of
+/// it, and the next hop has all of it.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_will_say_no_more_hears_its_replies() {
+    let (hop, rig) = rig("").await;
+    let mut client = rig.connect();
+    let commands =
+        "EHLO c\r\nMAIL FROM:<ann@uni.example>\r\nRCPT TO:<joe@bank.example>\r\nDATA\r\n";
+    client.send([commands.as_bytes(), &letter("x"), b"..\r\n.\r\n"].concat()).await;
+    client.leave().await;
+    assert_eq!(client.replies(7).await, [220, 250, 250, 250, 354, 250, 0]);
+    assert_eq!(hop.taken()[0].original(), [&letter("x")[..], b".\r\n"].concat());
+}
+
 /// A reply is said once, also when the stop of the server meets a client that reads slowly.
 #[tokio::test(start_paused = true)]
 async fn a_stop_says_nothing_twice() {

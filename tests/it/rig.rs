@@ -280,6 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let _ = self.stream.flush().await;
     }
 
+    /// Says that nothing more will be sent.
+    pub async fn leave(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
     /// Sends a line and waits for its reply.
     pub async fn ask(&mut self, line: &str) -> Said {
         self.send(format!("{line}\r\n")).await;
