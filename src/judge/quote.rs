@@ -148,7 +148,7 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// How many bytes of indent a line has: white space and `>`.
 fn indent_of(line: &str) -> usize {
-    line.len() - line.trim_start_matches([' ', '\t', '>']).len()
+    line.bytes().take_while(|byte| matches!(byte, b' ' | b'\t' | b'>')).count()
 }
 
 /// The strength of the known field that a line begins; `None` when it begins none.

@@ -38,24 +38,32 @@ pub fn folded(text: &str, bytes_max: usize) -> String {
 /// Bytes that one character may become.
 const CHAR_BYTES_MAX: usize = 12;
 
-/// Folds the ASCII at the start of a text; gives how long it is.
+/// Bytes that `fold_ascii` folds at most.
+const FOLDED_AT_ONCE: usize = 256;
+
+/// Folds the ASCII at the start of a text; gives how much of it.
 ///
 /// Why apart: nearly all of nearly every text is ASCII, and needs no table.
 fn fold_ascii(out: &mut Vec<u8>, text: &[u8], bytes_max: usize) -> usize {
     let mut was_space = matches!(out.last(), None | Some(b' '));
-    for (at, byte) in text.iter().enumerate() {
-        if !byte.is_ascii() || out.len() >= bytes_max {
-            return at;
-        }
+    // Why no more at once: room is made for it, and the next character may be another script's.
+    let text = text.get(..FOLDED_AT_ONCE).unwrap_or(text);
+    let before = out.len();
+    out.resize(bytes_max.min(before.saturating_add(text.len())), 0);
+    let mut free = out.get_mut(before..).unwrap_or_default().iter_mut();
+    let mut read = 0;
+    for byte in text.iter().take_while(|byte| byte.is_ascii()) {
         let is_space = matches!(byte, b' ' | b'\t'..=b'\r');
-        match is_space {
-            true if was_space => {}
-            true => out.push(b' '),
-            false => out.push(byte.to_ascii_lowercase()),
+        if !(is_space && was_space) {
+            let Some(slot) = free.next() else { break };
+            *slot = if is_space { b' ' } else { byte.to_ascii_lowercase() };
         }
         was_space = is_space;
+        read += 1;
     }
-    text.len()
+    let unused = free.len();
+    out.truncate(out.len() - unused);
+    read
 }
 
 fn push_space(out: &mut Vec<u8>) {
