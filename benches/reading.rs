@@ -3,7 +3,8 @@
 //! one by one.
 //!
 //! `scripts/bench reading` prints them; `scripts/bench instructions` counts instructions instead, which
-//! repeat exactly, and compares them with `benches/instructions.txt`. `scripts/bench hostile` counts
+//! repeat exactly, of reading alone and of both doors of the judge, and compares them with
+//! `benches/instructions.txt`. `scripts/bench hostile` counts
 //! them for messages made of nothing but structure, at one size and at twice the size.
 //! Takes the messages of `tests/captures`, and of `../shared/corpus` or `REPLYGUARD_CORPUS` if there.
 
@@ -12,12 +13,22 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use replyguard::judge::classify::{Guarded, classify};
+use replyguard::judge::decide::decide;
+use replyguard::judge::evidence::Evidence;
 use replyguard::judge::fingerprint::FingerprintKey;
-use replyguard::judge::read_alone;
+use replyguard::judge::original::Original;
+use replyguard::judge::policy::Policy;
+use replyguard::judge::reading::Reading;
 use replyguard::judge::site::Site;
-use replyguard::mail::header::Completeness;
+use replyguard::judge::trace::TraceKey;
+use replyguard::judge::{self, Keys, read_alone};
+use replyguard::mail::address::{Address, ForwardPath, ReversePath};
+use replyguard::mail::envelope::{Client, Envelope, MailFrom, Parameters, Recipient};
+use replyguard::mail::header::{Completeness, reverse_path};
 use replyguard::mail::limits::CLASSIFY_BYTES_MAX;
 use replyguard::mail::message::Message;
+use replyguard::mail::time::Timestamp;
 
 #[path = "../tests/support/hostile.rs"]
 mod hostile;
@@ -25,48 +36,84 @@ mod hostile;
 const KEY: FingerprintKey = FingerprintKey::new([0; 32]);
 
 fn main() {
-    let counts_instructions = std::env::args().any(|argument| argument == "--once");
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--hostile") {
         return read_hostile(arguments.get(at + 1), arguments.get(at + 2));
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut messages = messages_below(&root.join("tests/captures"));
-    if counts_instructions {
+    let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
+    if has("--once") {
         for (_, message) in &messages {
             black_box(read(message));
         }
         return;
     }
+    if has("--decide") {
+        return messages.iter().for_each(|(_, message)| decide_once(message));
+    }
     let corpus = std::env::var_os("REPLYGUARD_CORPUS").map(PathBuf::from);
     messages
         .extend(messages_below(&corpus.unwrap_or(root.join("../shared/corpus")).join("messages")));
-    let mut ratios = Vec::new();
-    let (mut ours_all, mut theirs_all) = (Duration::ZERO, Duration::ZERO);
+    let (mut judged, mut whole) = (Measured::default(), Measured::default());
     for (path, message) in &messages {
         let bytes = message.bytes();
         let theirs = fastest(|| drop(black_box(mail_parser::MessageParser::new().parse(bytes))));
-        let ours = fastest(|| drop(black_box(read(message))));
-        ours_all += ours;
-        theirs_all += theirs;
-        let ratio = ours.as_secs_f64() / theirs.as_secs_f64().max(1e-9);
-        if arguments.iter().any(|argument| argument == "--each") {
+        let ratio = judged.add(fastest(|| classified(message)), theirs);
+        whole.add(fastest(|| drop(black_box(read(message)))), theirs);
+        if has("--each") {
             println!("{ratio:.2} {} bytes {}", bytes.len(), path.display());
         }
-        ratios.push(ratio);
     }
-    ratios.sort_by(f64::total_cmp);
-    let at = |percent: usize| ratios.get(ratios.len() * percent / 100).copied().unwrap_or(0.0);
-    println!(
-        "{} messages, as multiples of mail-parser's full parse of the same message:",
-        ratios.len()
-    );
-    println!("  all together {:.2}", ours_all.as_secs_f64() / theirs_all.as_secs_f64());
-    println!("  median {:.2}  p90 {:.2}  p99 {:.2}", at(50), at(90), at(99));
-    let within = ratios.iter().filter(|ratio| **ratio <= 3.0).count();
-    println!("  {} of 100 within 3", within * 100 / ratios.len().max(1));
-    let mean = ours_all / u32::try_from(ratios.len().max(1)).unwrap_or(1);
-    println!("  {:.1} us a message on this machine", mean.as_secs_f64() * 1e6);
+    println!("{} messages, as multiples of mail-parser's full parse:", messages.len());
+    judged.print("classification and subject message");
+    whole.print("with fingerprints and marks of loops");
+}
+
+/// How long something takes, message by message, beside mail-parser.
+#[derive(Default)]
+struct Measured {
+    ratios: Vec<f64>,
+    ours: Duration,
+    theirs: Duration,
+}
+
+impl Measured {
+    fn add(&mut self, ours: Duration, theirs: Duration) -> f64 {
+        let ratio = ours.as_secs_f64() / theirs.as_secs_f64().max(1e-9);
+        self.ours += ours;
+        self.theirs += theirs;
+        self.ratios.push(ratio);
+        ratio
+    }
+
+    fn print(&mut self, what: &str) {
+        self.ratios.sort_by(f64::total_cmp);
+        let count = self.ratios.len().max(1);
+        let at = |percent: usize| self.ratios.get(count * percent / 100).copied().unwrap_or(0.0);
+        let within = self.ratios.iter().filter(|ratio| **ratio <= 3.0).count();
+        let all = self.ours.as_secs_f64() / self.theirs.as_secs_f64().max(1e-9);
+        println!(
+            "  {what}: all together {all:.2}, median {:.2}, p90 {:.2}, p99 {:.2},",
+            at(50),
+            at(90),
+            at(99)
+        );
+        let mean = self.ours / u32::try_from(count).unwrap_or(u32::MAX);
+        let micros = mean.as_secs_f64() * 1e6;
+        println!("    {} of 100 within 3; {micros:.1} us a message here", within * 100 / count);
+    }
+}
+
+/// What is read of a message for the judgement alone.
+fn classified(message: &Message) {
+    let view = message.view();
+    let path = view.fields.first("return-path").and_then(|field| reverse_path(&field.text()));
+    let reading = Reading::new(&view, path.as_ref());
+    let (class, signals) = classify(&reading);
+    let is_read = class.guarded() != Guarded::No;
+    let original = is_read.then(|| Original::of(&reading, class, &Site::default()));
+    black_box((signals, original));
 }
 
 /// Reads one hostile message, `share` hundredths of the full size; without arguments prints the
@@ -98,6 +145,32 @@ fn fastest(work: impl Fn()) -> Duration {
         began.elapsed()
     };
     (0..20).map(|_| round()).min().unwrap_or_default()
+}
+
+/// Both doors of the judge: reads a message that came with the null reverse-path for one recipient,
+/// and decides about it with nothing known.
+fn decide_once(message: &Message) {
+    let envelope = Envelope {
+        client: Client::default(),
+        mail: MailFrom {
+            path: ReversePath::Null,
+            path_text: "<>".to_owned(),
+            parameters: Parameters::default(),
+        },
+        recipients: Address::parse("joe@bank.example")
+            .map(|address| Recipient {
+                path: ForwardPath::Address(address),
+                path_text: "<joe@bank.example>".to_owned(),
+                parameters: Parameters::default(),
+            })
+            .into_iter()
+            .collect(),
+    };
+    let trace = TraceKey::new([0; 32]);
+    let keys = Keys { fingerprint: &KEY, trace: &trace, loop_site: "here" };
+    let case = judge::read(&envelope, message, &Site::default(), &keys);
+    let now = Timestamp::from_millis(1_795_282_739_000);
+    black_box(decide(&envelope, &case, &Evidence::default(), &Policy::default(), now));
 }
 
 /// The messages below a folder, as much of them as the daemon would read.
