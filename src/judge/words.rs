@@ -390,6 +390,26 @@ mod tests {
             prop_assert_eq!(Finder::new(TEXT_PHRASES).find(&text).is_some(), any);
         }
 
+        /// Goal: text is folded alike wherever its ASCII begins and ends. Method: the same,
+        /// character by character.
+        #[test]
+        fn folding_is_what_it_is_for_each_character(
+            text in "([a-zA-Z .:\\t\r\n]{0,300}|[äÖß‘\u{a0}\u{2028}中İ]{0,3}){0,6}",
+            bytes_max in 0usize..700,
+        ) {
+            let mut wanted = Vec::new();
+            for c in text.chars() {
+                if wanted.len() >= bytes_max {
+                    break;
+                }
+                match c.is_whitespace() {
+                    true => push_space(&mut wanted),
+                    false => c.to_lowercase().for_each(|c| fold_into(&mut wanted, c)),
+                }
+            }
+            prop_assert_eq!(folded(&text, bytes_max).into_bytes(), wanted);
+        }
+
         #[test]
         fn folding_is_stable(text in "\\PC{0,60}") {
             let once = folded(&text, 1000);
