@@ -224,6 +224,13 @@ impl Guard {
         answer
     }
 
+    /// The figure behind a line of `/metrics`: `tap_messages{tap="milter"}`.
+    pub fn metric(&self, name: &str) -> i64 {
+        let text = self.ask("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("replyguard_{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
+    }
+
     /// SIGTERM: finish what is under way, take nothing new.
     pub fn terminate(&self) {
         self.process.as_ref().expect("the guard runs").signal(Signal::Term);

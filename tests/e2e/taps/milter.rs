@@ -143,13 +143,6 @@ fn every_version_of_the_protocol_will_do() {
     }
 }
 
-/// The figure behind a line of `/metrics`.
-fn metric(guard: &Guard, name: &str) -> i64 {
-    let text = guard.ask("/metrics");
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("replyguard_{name} ")));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
-}
-
 /// `tap.wait` is 2 s; the machine may be busy.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -169,8 +162,8 @@ fn mail_flows_on_without_dns_and_without_the_tap() {
     let arrived = host.deliver("192.0.2.55", "joe@slow.example", &slow);
     assert!(began.elapsed() < WAIT_MAX, "{:?}", began.elapsed());
     assert_eq!(results(&arrived), Vec::<String>::new());
-    assert_eq!(metric(&host.guard, "tap_messages{tap=\"milter\"}"), 1);
-    assert_eq!(metric(&host.guard, "tap_late{tap=\"milter\"}"), 1);
+    assert_eq!(host.guard.metric("tap_messages{tap=\"milter\"}"), 1);
+    assert_eq!(host.guard.metric("tap_late{tap=\"milter\"}"), 1);
 
     host.guard.crash();
     let began = Instant::now();
@@ -181,12 +174,8 @@ fn mail_flows_on_without_dns_and_without_the_tap() {
         host.deliver("192.0.2.55", "joe@far.example", &letter("joe@far.example", ALICE, "3"));
     assert!(results(&arrived)[0].contains("spf=pass"));
     assert_eq!(host.mailboxes.taken().len(), 3);
-    assert_eq!(
-        metric(&host.guard, "tap_messages{tap=\"milter\"}"),
-        1,
-        "it saw one since it is back"
-    );
-    assert_eq!(metric(&host.guard, "tap_late{tap=\"milter\"}"), 0);
+    assert_eq!(host.guard.metric("tap_messages{tap=\"milter\"}"), 1, "it saw one since it is back");
+    assert_eq!(host.guard.metric("tap_late{tap=\"milter\"}"), 0);
 }
 
 /// Goal: a full disk of the store holds up no mail, is told, and ends with the disk's fullness.
@@ -215,16 +204,16 @@ fn mail_flows_on_while_the_disk_of_the_store_is_full() {
         assert!(results(&arrived)[0].contains("spf=pass"), "verified all the same");
     };
     deliver(0);
-    until("the first record", || (metric(&host.guard, "store_records") == 1).then_some(()));
+    until("the first record", || (host.guard.metric("store_records") == 1).then_some(()));
     disk.fill_but(0);
     let mut sent = 0;
     until("the store to fail", || {
         sent += 1;
         deliver(sent);
-        (metric(&host.guard, "store_up") == 0).then_some(())
+        (host.guard.metric("store_up") == 0).then_some(())
     });
     deliver(900);
-    assert!(metric(&host.guard, "store_lost_records") > 0);
+    assert!(host.guard.metric("store_lost_records") > 0);
     assert!(!host.guard.cli(&["status"]).status.success());
     // What came in last is known from memory.
     let record = reply_of_alice(&host, &writer(900), "900");
@@ -235,7 +224,7 @@ fn mail_flows_on_while_the_disk_of_the_store_is_full() {
     until("the store to work again", || {
         number += 1;
         deliver(number);
-        (metric(&host.guard, "store_up") == 1).then_some(())
+        (host.guard.metric("store_up") == 1).then_some(())
     });
     let record = reply_of_alice(&host, &writer(0), "0");
     assert_eq!(

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::client::Mail;
+use crate::client::{Client, Mail};
 use crate::dns::{Fault, Times};
-use crate::mail::letter;
+use crate::mail::{letter, vacation_reply};
 use crate::servers::missing;
 use crate::taps::Signer;
 use crate::taps::host::{ALICE, BOB, FORGER, GENUINE, MailHost, ZONE};
@@ -57,6 +57,18 @@ fn of_two_hundred_letters_the_genuine_half_is_answered() {
     assert_eq!(verdicts("@bank.example", "failed"), 100);
     assert_eq!(verdicts("@far.example", "authenticated"), 50);
     assert_eq!(verdicts("@signed.example", "authenticated"), 50);
+    assert_eq!(host.guard.metric("tap_messages{tap=\"milter\"}"), 200);
+    assert_eq!(host.guard.metric("subjects_total{found=\"message-id\"}"), 200);
+    // One whom nobody has written to: his answer finds nothing.
+    let alone = "alone@far.example";
+    host.reply_to(alone, || {
+        let reply = vacation_reply(BOB, alone, "never-came");
+        Client::open(host.submission()).deliver(&Mail::new("", &[alone], reply));
+    });
+    let status = String::from_utf8(host.guard.cli(&["status"]).stdout).unwrap();
+    assert!(status.contains("  milter tap  200 messages, "), "{status}");
+    assert!(status.contains(" a minute, verified after "), "{status}");
+    assert!(status.contains("200 of 201 found what they answer (99 %)"), "{status}");
 }
 
 /// Goal: the forger's finer tricks. Method: letters to somebody who is away and answers each.
