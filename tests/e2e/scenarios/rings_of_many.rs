@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::rings::{BANNER, HERE, REWRITES, STRIPS, THERE, cut, theirs};
 use super::{ALICE, BOB, STRANGER};
 use crate::claim::Port;
-use crate::client::{Client, Mail};
+use crate::client::{Client, Door, Mail};
 use crate::guard::{Guard, Settings};
-use crate::mail::{field, header, letter, vacation_reply};
+use crate::mail::{header, letter, vacation_reply};
 use crate::servers::dovecot::{self, Dovecot};
 use crate::servers::postfix::{self, Postfix};
 use crate::servers::{missing, shipped};
@@ -161,11 +161,10 @@ fn a_ring_through_two_guards_of_one_site_is_cut_at_the_third_transit() {
     assert!(sink.taken().is_empty(), "no bounce leaves");
 }
 
-/// Goal: what walks through several guards is no loop. Method: two guards in series, a response
-/// and a letter several times; and one guard with two listeners, between which a scanner stands,
-/// and with a tap at the border of the same host.
+/// Goal: what walks through several guards is no loop. Method: two guards in series, responses and
+/// letters; and one guard with two listeners, between which a scanner stands.
 #[test]
-fn mail_passes_guards_in_series_two_listeners_and_a_tap() {
+fn mail_passes_guards_in_series_and_two_listeners() {
     let sink = Sink::smtp();
     let second = Guard::start(Settings::before(sink.address()).set("hostname", "hub.example"));
     let first = Guard::start(Settings::before(second.address()));
@@ -185,19 +184,11 @@ fn mail_passes_guards_in_series_two_listeners_and_a_tap() {
         expect(&mut client, &Mail::new(ALICE, &[BOB], letter(ALICE, BOB, id)));
     }
 
-    let (inner, tap) = (Port::claim(), Port::claim());
-    let settings = Settings::before(sink.address())
-        .also_at(&inner)
-        .set("tap.smtp.listen", vec![tap.address().to_string()])
-        .set("tap.smtp.next_hop", vec![sink.address().to_string()]);
-    let guard = Guard::start(settings);
-    // In by the tap, out by the first listener, and once more by the second.
-    let mut border = Client::open(tap.address());
-    let came = expect(&mut border, &Mail::new(BOB, &[HERE], letter(BOB, HERE, "tapped")));
-    assert_eq!(field(&came.message, "X-Replyguard-Trace"), None, "the tap writes none");
+    let inner = Port::claim();
+    let guard = Guard::start(Settings::before(sink.address()).also_at(&inner));
     let (mut outer, mut inner) = (Client::open(guard.address()), Client::open(inner.address()));
-    let out = expect(&mut outer, &Mail::new(BOB, &[BOB], came.message));
-    expect(&mut inner, &Mail::new(BOB, &[BOB], out.message));
+    let out = expect(&mut outer, &Mail::new(ALICE, &[BOB], letter(ALICE, BOB, "scanned")));
+    expect(&mut inner, &Mail::new(ALICE, &[BOB], out.message));
     let out = expect(&mut outer, &Mail::new("", &[BOB], answer("scanned")));
     let again = expect(&mut inner, &Mail::new("", &[BOB], out.message));
     let held = |guard: &Guard| guard.quarantine().len();
@@ -208,6 +199,31 @@ fn mail_passes_guards_in_series_two_listeners_and_a_tap() {
         (held(&guard), guard.audit().pop().unwrap()["loop"]["kind"].clone()),
         (1, "lap".into())
     );
+}
+
+/// Goal: the tap and the proxy of one guard in one path. Method: a letter from outside comes in by
+/// the tap, and its reader forwards it; the tap writes no trace.
+#[test]
+fn mail_passes_the_tap_and_the_proxy_of_one_guard() {
+    if missing() {
+        return;
+    }
+    let (sink, front, tap) = (Sink::smtp(), Port::claim(), Port::claim());
+    let ours = postfix::Settings::default().forward(HERE, THERE).variant_a(front.address());
+    let ours = Postfix::start(&ours);
+    let Door::Xclient(border) = ours.border() else { panic!("Postfix speaks XCLIENT") };
+    let settings = Settings::before(sink.address())
+        .set("tap.smtp.listen", vec![tap.address().to_string()])
+        .set("tap.smtp.next_hop", vec![border.to_string()]);
+    let guard = Guard::start_at(front, settings);
+    let mut client = Client::open(tap.address());
+    for id in ["one", "two", "three"] {
+        client.deliver(&Mail::new(BOB, &[HERE], letter(BOB, HERE, id)));
+        let text = sink.wait_for_text(&format!("letter {id}")).text();
+        assert_eq!(text.matches("X-Replyguard-Trace").count(), 1, "the tap writes none: {text}");
+    }
+    ours.drained();
+    assert_eq!((sink.count_taken(), guard.quarantine().len()), (3, 0));
 }
 
 /// Goal: the Oxford case. Method: Sieve sends on as the mailbox itself, the provider refuses, our
