@@ -47,6 +47,7 @@ fn traces_that_are_not_ours_count_nothing_and_harm_nobody() {
         ("replayed to somebody else", genuine.clone()),
         ("of another site", foreign),
         ("a code changed", for_bob.replace("r=", "r=0")),
+        ("the lap changed", for_bob.replace("l=0", "l=1")),
         ("the event changed", for_bob.replace("e=0", "e=1")),
         ("another site's name", for_bob.replace("s=here", "s=there")),
         ("cut", for_bob[..for_bob.len() / 2].to_owned() + "\r\n"),
