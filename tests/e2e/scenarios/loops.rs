@@ -59,3 +59,45 @@ fn a_loop_of_two_forwards_is_cut() {
     assert_eq!(found["kind"], "lap");
     assert_eq!(sink.taken().len(), 1);
 }
+
+/// Goal: a route that leads our own mail back costs nobody his mail, and is named. Method: Postfix
+/// gives everything to the guard, and the guard gives it back to the same Postfix: mail waits there.
+/// Once the route is mended, each letter is out or held, and none is a bounce.
+#[test]
+fn a_next_hop_that_sends_everything_back_makes_mail_wait() {
+    if missing() {
+        return;
+    }
+    const LETTERS: usize = 30;
+    let sink = Sink::smtp();
+    let front = crate::claim::Port::claim();
+    let ours = postfix::Settings::default().variant_a(front.address()).patient();
+    let ours = Postfix::start(&ours);
+    let mut guard = Guard::start_at(front, Settings::before(ours.submission()));
+    let mut client = Client::open(ours.submission());
+    for number in 0..LETTERS {
+        let id = format!("lost-{number}");
+        client.deliver(&Mail::new(ALICE, &[BOB], letter(ALICE, BOB, &id)));
+    }
+    let waiting = until("each letter to wait or to be held", || {
+        let queue = ours.queue();
+        let waits = queue.iter().filter(|one| one.queue == "deferred").count();
+        let settled = waits == queue.len() && waits + guard.quarantine().len() == LETTERS;
+        settled.then_some(waits)
+    });
+    let reasons = guard.audit_of(BOB);
+    let named = |reason: &str| reasons.iter().filter(|record| record["reason"] == reason).count();
+    println!("misrouting: {waiting} of {LETTERS} wait, {} are held", guard.quarantine().len());
+    assert!(guard.quarantine().len() <= 10, "the first ones show it");
+    assert!(named("misrouting") >= waiting, "{} of {waiting}", named("misrouting"));
+    assert!(guard.log().contains("correct its route"), "the remedy stands in the log");
+
+    guard.stop();
+    guard.configure(Settings::before(sink.address()));
+    guard.resume();
+    ours.flush();
+    ours.drained();
+    assert_eq!(sink.count_taken() + guard.quarantine().len(), LETTERS);
+    let bounced = |records: Vec<serde_json::Value>| records.iter().any(|one| one["class"] == "dsn");
+    assert!(!bounced(guard.audit()), "no bounce");
+}
