@@ -43,7 +43,8 @@ pub fn text(explained: &Explained, place: &Place<'_>, paint: Paint) -> String {
             true => String::new(),
             false => format!("  ({})", signal.standard),
         };
-        page.item(&format!("{}: {}{standard}", signal.id, signal.detail));
+        let colon = if signal.detail.is_empty() { "" } else { ": " };
+        page.item(&format!("{}{colon}{}{standard}", signal.id, signal.detail));
     }
     if case.signals.is_empty() {
         page.item("no sign of an automatic message");
@@ -355,9 +356,9 @@ fn results(findings: &Findings) -> Vec<String> {
         .dmarc
         .iter()
         .map(|dmarc| format!("dmarc={}{}", dmarc.result, named(&dmarc.from_domain)));
-    let sign = findings.author_sign.map(|sign| {
-        format!("{}: its From field shows different readers different authors", sign.as_str())
-    });
+    let sign = findings
+        .author_sign
+        .map(|sign| format!("{}: neither DKIM nor DMARC proves who wrote it", sign.as_str()));
     let unsigned = findings.evaluated.dkim && findings.dkim.is_empty();
     let unsigned = unsigned.then(|| "dkim: it bears no signature".to_owned());
     spf.chain(dkim).chain(unsigned).chain(dmarc).chain(sign).collect()

@@ -309,6 +309,7 @@ impl Tap {
         findings.evaluated.dmarc = dmarc.is_some();
         let stands = dmarc.clone().filter(|(_, rests)| may_stand(*rests, &findings));
         findings.dmarc.extend(stands.map(|(dmarc, _)| dmarc));
+        let gateways = gateways.map(|said| looked_through(said, findings.spf.first()));
         // Why seals first: SPF of a forwarder's own address fails whom the forwarder saw pass.
         record.findings = sealed.into_iter().chain([findings]).chain(gateways).collect();
         Results { record: record.within_limits(), dmarc: dmarc.map(|(dmarc, _)| dmarc) }
@@ -469,6 +470,29 @@ fn may_stand(rests: Rests, findings: &Findings) -> bool {
     rests != Rests::Path || findings.spf.iter().any(is_authors)
 }
 
+/// What a gateway's own line reports, as far as it can be believed: a pass that lets everybody in
+/// proves nobody, one that was not asked again its domain at the most, and what DMARC passed by
+/// without a signature stands no better. `own` is what SPF says of the client before the gateway.
+fn looked_through(mut said: Findings, own: Option<&SpfFinding>) -> Findings {
+    let own = own.filter(|own| own.result != AuthResult::TempError);
+    for spf in said.spf.iter_mut().filter(|spf| spf.result == AuthResult::Pass) {
+        match own.filter(|own| own.domain == spf.domain) {
+            Some(own) => spf.everybody.clone_from(&own.everybody),
+            None => (spf.address, said.mail_from) = (None, None),
+        }
+    }
+    let signed = said.dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
+    let signed: Vec<&Domain> = signed.filter_map(|dkim| dkim.domain.as_ref()).collect();
+    let is_narrow = own.is_some_and(|own| own.everybody.is_none());
+    said.dmarc.retain(|dmarc| {
+        let is_near = |by: &&Domain| {
+            dmarc.from_domain.as_ref().is_none_or(|of| of == *by || shares_registrable(of, by))
+        };
+        dmarc.result != AuthResult::Pass || is_narrow || signed.iter().any(is_near)
+    });
+    said
+}
+
 fn findings(
     record: &Inbound,
     author: &Author,
@@ -508,7 +532,9 @@ pub(crate) mod tests {
     use crate::guard::inquiry::InForce;
     use crate::guard::loops::LoopMemory;
     use crate::judge::correlation::Recalled;
-    use crate::judge::evidence::{Alignment, DmarcFacts, DmarcPolicy, DmarcRecord, Receives};
+    use crate::judge::evidence::{
+        Alignment, DkimFinding, DmarcFacts, DmarcPolicy, DmarcRecord, Receives,
+    };
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::policy::Policy;
     use crate::judge::site::Site;
@@ -773,5 +799,59 @@ pub(crate) mod tests {
         }
         let nobody = tap.take(seen(&tap, "x@far.example", "a@b.example, c@d.example"), Kept::Whole);
         assert!(nobody.await.results.unwrap().dmarc.is_none());
+    }
+
+    /// A gateway says that SPF passed, or DMARC; what SPF says of its client decides how much of it
+    /// counts.
+    #[test]
+    fn a_gateways_passes_are_looked_through() {
+        let domain = Domain::parse("bank.example");
+        let address = Address::parse("joe@bank.example");
+        let spf = |result, everybody: Option<&str>| SpfFinding {
+            result,
+            scope: SpfScope::MailFrom,
+            domain: domain.clone(),
+            address: address.clone(),
+            everybody: everybody.map(str::to_owned),
+            guessed: false,
+        };
+        let signature = |by: &str| DkimFinding {
+            result: AuthResult::Pass,
+            domain: Domain::parse(by),
+            signs_from: true,
+            signs_sender: false,
+            header_only: false,
+            reason: None,
+            signature: None,
+            recipients: 0,
+        };
+        let said = |dkim: &[&str]| Findings {
+            source: Source::AuthResults { authserv_id: "gw.example".to_owned() },
+            mail_from: address.clone().map(ReversePath::Address),
+            from: address.iter().cloned().collect(),
+            sender: None,
+            spf: vec![spf(AuthResult::Pass, None)],
+            dkim: dkim.iter().map(|by| signature(by)).collect(),
+            dmarc: vec![DmarcFinding { result: AuthResult::Pass, from_domain: domain.clone() }],
+            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
+            own_submission: None,
+            author_sign: None,
+        };
+        let (pass, silent) = (AuthResult::Pass, AuthResult::TempError);
+        for (own, dkim, everybody, has_address, has_dmarc) in [
+            (Some(spf(pass, None)), &[][..], false, true, true),
+            (Some(spf(pass, Some("+all"))), &[], true, true, false),
+            (Some(spf(pass, Some("+all"))), &["mail.bank.example"], true, true, true),
+            (Some(spf(pass, Some("+all"))), &["spam.example"], true, true, false),
+            (Some(spf(silent, None)), &[], false, false, false),
+            (None, &[], false, false, false),
+            (None, &["bank.example"], false, false, true),
+        ] {
+            let found = looked_through(said(dkim), own.as_ref());
+            let shown = (found.spf[0].everybody.is_some(), found.spf[0].address.is_some());
+            assert_eq!(shown, (everybody, has_address), "{own:?} {dkim:?}");
+            assert_eq!(found.mail_from.is_some(), has_address, "{own:?} {dkim:?}");
+            assert_eq!(found.dmarc.len(), usize::from(has_dmarc), "{own:?} {dkim:?}");
+        }
     }
 }

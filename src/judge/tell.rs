@@ -3,6 +3,7 @@
 //! Takes: what was asked and what came out. Gives: text for records and for `explain`; peer text
 //! in it is harmless. No rule lives here.
 
+use crate::judge::border::End;
 use crate::judge::classify::Class;
 use crate::judge::decide::{Settled, limits_of};
 use crate::judge::decision::{
@@ -267,6 +268,11 @@ pub fn otherwise(asked: &Asked<'_>, settled: &Settled) -> Vec<String> {
     // Why: what embeds nothing brings no results along, whoever stamps them.
     let embeds = asked.case.original.border.is_some();
     let gaps = gaps.filter(|gap| gap.cause != GapCause::NoAuthResults || embeds);
+    // Why: a host that nobody declared is the commonest fault of a set-up, and looks like a forgery.
+    if asked.case.original.border.as_ref().is_some_and(|border| border.end == End::Foreign) {
+        let host = "If the host of its topmost Received line is ours, name it in `local.hosts`.";
+        ways.push(host.to_owned());
+    }
     for remedy in gaps.filter_map(remedy) {
         if !ways.iter().any(|way| way == remedy) {
             ways.push(remedy.to_owned());

@@ -28,11 +28,8 @@ const ANSWERS: &[(&str, &[&str])] = &[
 /// Messages whose label we believe to be wrong, each with the reason; not counted.
 const DOUBTED: &[(&str, &str)] = &[];
 
-/// How many answers may be missed.
+/// How many answers may be missed where their Return-Path is gone.
 const MISSED_MAX: usize = 6;
-
-/// How much of what is measured must be right, of a hundred.
-const RIGHT_PERCENT_MIN: usize = 97;
 
 /// A message of the corpus, with what its index says of it.
 pub struct Row {
@@ -135,9 +132,10 @@ fn answers_are_told_from_the_rest() {
         missed.len(),
         alarms.len()
     );
-    assert!(missed.len() <= MISSED_MAX, "missed:\n{}", missed.join("\n"));
+    // As measured: of what got better nothing may get worse unseen.
+    assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));
     assert!(alarms.is_empty(), "false alarms:\n{}", alarms.join("\n"));
-    assert!(100 * right >= RIGHT_PERCENT_MIN * answers, "{right} of {answers}");
+    assert_eq!(right, answers);
 }
 
 #[test]
@@ -153,7 +151,7 @@ fn subject_messages_are_found() {
     }
     println!("subject messages {named}, found {found}, wrong {}", wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(100 * found >= RIGHT_PERCENT_MIN * named, "{found} of {named}");
+    assert_eq!(found, named);
 }
 
 /// Whether a message refers to another one, or has the subject of an answer.

@@ -552,6 +552,26 @@ async fn a_bounce_of_what_we_forwarded_goes_back_to_whom_it_came_from() {
     }
 }
 
+/// Goal: the page tells an administrator what to mend. Method: a bounce from a host that nobody
+/// declared, and a reply that embeds nothing.
+#[tokio::test]
+async fn what_would_have_changed_it_is_what_can_be_mended() {
+    let desk = desk();
+    let to = "joe@bank.example";
+    let foreign =
+        arrived(to, "192.0.2.66", "").replace("by mx.uni.example", "by mx9.other.example");
+    let message = bounce(to, &(foreign + &letter(to)), "message/rfc822");
+    let explained = desk.explained(to, &message).await;
+    let ways = explained.decisions[0].otherwise.join("\n");
+    assert!(ways.contains("`local.hosts`") && ways.contains("Authentication-Results"), "{ways}");
+    let reply =
+        "From: gone@uni.example\r\nSubject: Away\r\nAuto-Submitted: auto-replied\r\n\r\nx\r\n";
+    let explained = desk.explained(to, reply).await;
+    let ways = explained.decisions[0].otherwise.join("\n");
+    assert!(ways.contains("A tap") && !ways.contains("Authentication-Results"), "{ways}");
+    assert!(!ways.contains("`local.hosts`"), "{ways}");
+}
+
 /// One report for several: each is judged for himself, and what is known of one proves no other.
 #[tokio::test]
 async fn each_recipient_is_judged_for_himself() {
