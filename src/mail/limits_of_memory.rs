@@ -39,6 +39,9 @@ pub const STORE_SHARDS: usize = 16;
 /// What the embedded store gathers before it writes: at a crash this and the write itself is lost.
 pub const STORE_GATHER: Duration = Duration::from_millis(20);
 
+// What a crash may cost is told to administrators: the last 50 ms, of which the write needs some.
+const _: () = assert!(STORE_GATHER.as_millis() < 50);
+
 /// What it writes at once, at most.
 pub const STORE_BATCH_MAX: usize = 2048;
 

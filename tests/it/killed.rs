@@ -27,8 +27,8 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
-/// The child: remembers one record a millisecond or so, and says when; beside that it says up to
-/// which one all is written, and how long that took.
+/// The child: remembers one record a millisecond or so, and says when; beside that it says how many
+/// stand in the file. It asks for nothing to be written.
 #[test]
 #[ignore = "runs as the child of another test, which kills it"]
 fn writes_until_it_is_killed() {
@@ -37,20 +37,17 @@ fn writes_until_it_is_killed() {
     runtime.block_on(async {
         let (store, _) = Embedded::open(settings(&folder, BOUNDS), keys(1)).unwrap();
         let store = std::sync::Arc::new(store);
-        let (last, mut told) = tokio::sync::watch::channel(0_u32);
-        let written = std::sync::Arc::clone(&store);
+        let file = std::sync::Arc::clone(&store);
         tokio::spawn(async move {
-            while told.changed().await.is_ok() {
-                let (number, began) = (*told.borrow_and_update(), Instant::now());
-                written.flush().await.unwrap();
-                say(&format!("written {number} {}", began.elapsed().as_millis()));
+            loop {
+                say(&format!("written {}", file.health().records));
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
         for number in 1.. {
             let from = format!("u{number}@bank.example");
             store.remember(&inbound(number, &from, "ann@uni.example")).await.unwrap();
             say(&format!("remembered {number} {}", millis()));
-            last.send_replace(number);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
@@ -61,10 +58,8 @@ fn writes_until_it_is_killed() {
 struct Said {
     /// When each record was remembered.
     remembered: BTreeMap<u32, u128>,
-    /// The last one of which it knew that it is written.
+    /// How many of them stood in the file.
     written: u32,
-    /// The longest time, in milliseconds, that a write took with the wait before it.
-    longest: u128,
 }
 
 impl Said {
@@ -74,10 +69,7 @@ impl Said {
             ["remembered", number, at] => {
                 self.remembered.insert(number.parse().unwrap(), at.parse().unwrap());
             }
-            ["written", number, took] => {
-                self.written = number.parse().unwrap();
-                self.longest = self.longest.max(took.parse().unwrap());
-            }
+            ["written", count] => self.written = count.parse().unwrap(),
             // The harness's own lines.
             _ => {}
         }
@@ -107,8 +99,8 @@ fn killed(folder: &Path) -> (Said, u128) {
 }
 
 /// Goal: kill -9 costs at most what came in last, and the store opens at once. Method: a child process
-/// that writes and says so. What it knew to be written must be there; the rest is as young as the
-/// gathering (20 ms) and one write, however slow this machine's disk is.
+/// that writes and says so. What stood in the file is there, and what is not came in last; how old it
+/// is, is printed: that is the gathering (`STORE_GATHER`) and a write of this machine's disk.
 #[tokio::test]
 async fn a_writer_that_is_killed_loses_the_last_moment() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,16 +122,15 @@ async fn a_writer_that_is_killed_loses_the_last_moment() {
         missing.iter().map(|number| at.saturating_sub(said.remembered[number])).collect();
     let oldest = ages.iter().max().copied().unwrap_or(0);
     println!(
-        "{} of {} records lost, the oldest {oldest} ms old; a write took {} ms at the longest; \
-         opened in {took:?}",
+        "{} of {} records lost, the oldest {oldest} ms old; opened in {took:?}",
         missing.len(),
-        said.remembered.len(),
-        said.longest
+        said.remembered.len()
     );
     assert!(said.written > 0, "nothing was written before the end");
     let written: Vec<u32> = missing.iter().filter(|n| **n <= said.written).copied().collect();
     assert_eq!(written, Vec::<u32>::new(), "said to be written, and is not there");
-    assert!(oldest <= 50 + 2 * said.longest, "lost after {oldest} ms");
+    let last: Vec<u32> = said.remembered.keys().rev().take(missing.len()).rev().copied().collect();
+    assert_eq!(missing, last, "what is lost came in last");
     // It goes on where it stopped.
     store.remember(&inbound(99_999, "new@bank.example", "ann@uni.example")).await.unwrap();
     store.flush().await.unwrap();
