@@ -951,6 +951,11 @@ mod tests {
         let policy = Policy::default();
         assert_eq!(judged(joe, by_child(), strict, &policy), "failed dmarc-fail");
         assert_eq!(judged(joe, by_child(), DMARC, &policy), "authenticated spf-domain-only");
+        // A sibling's signature over his own From proves no more than the organization either.
+        let sibling =
+            findings("spf=none; dkim=pass news.bank.example", joe, "joe@mail.bank.example");
+        let found = judged("joe@mail.bank.example", sibling, DMARC, &policy);
+        assert_eq!(found, "authenticated dkim-domain-only");
         // DMARC of a sibling's From passes for it, and proves no more than the organization.
         let sibling = findings("dmarc=pass news.bank.example", joe, "n@news.bank.example");
         let found = judged("joe@mail.bank.example", sibling, DMARC, &policy);
