@@ -131,7 +131,7 @@ impl Question<'_> {
             return Some(Verdict::Failed { by: failure });
         }
         let evaluated = findings.evaluated;
-        if !(evaluated.spf || evaluated.dkim || evaluated.dmarc) || self.is_hidden(findings) {
+        if !(evaluated.spf || evaluated.dkim || evaluated.dmarc) {
             return None;
         }
         if !(evaluated.spf && evaluated.dkim) {
@@ -149,13 +149,6 @@ impl Question<'_> {
             true => Some(Verdict::Unresolved),
             false => Some(Verdict::Unauthenticated),
         }
-    }
-
-    /// Whether a gateway hides the client from this tap: its SPF could have passed. Law 5.
-    fn is_hidden(&self, findings: &Findings) -> bool {
-        findings.source == Source::Tap
-            && !findings.evaluated.spf
-            && self.evidence.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay)
     }
 
     /// The strongest proof: one of the address before one of the domain.

@@ -39,7 +39,7 @@ pub const STORE_SHARDS: usize = 16;
 /// What the embedded store gathers before it writes: at a crash this and the write itself is lost.
 pub const STORE_GATHER: Duration = Duration::from_millis(20);
 
-// What a crash may cost is told to administrators: the last 50 ms, of which the write needs some.
+// What a crash may cost: this and one write, 50 ms in all where the disk and the processor are free.
 const _: () = assert!(STORE_GATHER.as_millis() < 50);
 
 /// What it writes at once, at most.
