@@ -1,8 +1,8 @@
 //! The embedded store with a million and with ten million records: what one more costs, what a
 //! look-up costs, memory; and how soon the file of a process that was killed is open again.
 //!
-//! Method: for each size a child process fills a file of its own, looks up, goes on writing, and is
-//! killed (`SIGKILL`); this process then opens the file. Ratios, because the machine is what it is.
+//! Method: for each size a child process fills a file; another adds the last records one by one,
+//! looks up, goes on writing, and is killed (`SIGKILL`); this process then opens the file. Ratios, because the machine is what it is.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,10 +40,13 @@ const AT_ONCE: usize = 200_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, flag, path, records, ..] = arguments.as_slice()
-        && flag == "--fill"
-    {
-        return fill(Path::new(path), records.parse().unwrap());
+    if let [_, task, path, records] = arguments.as_slice() {
+        let (path, records) = (Path::new(path), records.parse().unwrap());
+        match task.as_str() {
+            "--fill" => return fill(path, records),
+            "--measure" => return measure(path, records),
+            _ => {}
+        }
     }
     let largest = std::env::var("REPLYGUARD_BENCH_RECORDS").ok();
     let largest = largest.and_then(|text| text.parse().ok()).unwrap_or(10 * MILLION);
@@ -65,11 +68,13 @@ fn measured(records: u64) -> Measured {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
     let folder = folder.unwrap();
     let path = folder.path().join("store.redb");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--fill", path.to_str().unwrap(), &records.to_string()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let of_itself = |task| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([task, path.to_str().unwrap(), &records.to_string()]);
+        command
+    };
+    assert!(of_itself("--fill").status().unwrap().success());
+    let mut child = of_itself("--measure").stdout(Stdio::piped()).spawn().unwrap();
     let figures = told(&mut child);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -109,26 +114,35 @@ fn settings(path: PathBuf) -> Settings {
     Settings { path, file, memory_bytes_max: MEMORY / 2, plain: false }
 }
 
+/// So many, the last ones, are added one by one and measured.
+fn measured_of(records: u64) -> u64 {
+    (records / 10).min(100_000)
+}
+
+/// All but those that are measured, many in a transaction: they only make the store large.
 fn fill(path: &Path, records: u64) {
+    let apart = SPREAD / u32::try_from(records).unwrap();
+    let settings = settings(path.to_owned());
+    drop(Embedded::open(settings.clone(), keys()).unwrap());
+    let (database, key) = (Database::create(path).unwrap(), keys().current);
+    let all = records - measured_of(records);
+    for first in (0..all).step_by(AT_ONCE) {
+        let last = (first + AT_ONCE as u64).min(all);
+        let change = |n| {
+            let record = record(n, apart);
+            Change::Put(record.id, Row::of(&record, &key, false).unwrap())
+        };
+        let changes: Vec<Change> = (first..last).map(change).collect();
+        rows::write(&database, &changes, &settings.file).unwrap();
+    }
+}
+
+/// Adds the rest, looks up, says the figures, and goes on writing until it is killed.
+fn measure(path: &Path, records: u64) {
+    let (apart, measured) = (SPREAD / u32::try_from(records).unwrap(), measured_of(records));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let apart = SPREAD / u32::try_from(records).unwrap();
-        // The cost of the last ones: the others only make the store large, many in a transaction.
-        let measured = (records / 10).min(100_000);
-        let settings = settings(path.to_owned());
-        drop(Embedded::open(settings.clone(), keys()).unwrap());
-        let database = Database::create(path).unwrap();
-        for first in (0..records - measured).step_by(AT_ONCE) {
-            let last = (first + AT_ONCE as u64).min(records - measured);
-            let change = |n| {
-                let record = record(n, apart);
-                Change::Put(record.id, Row::of(&record, &keys().current, false).unwrap())
-            };
-            let changes: Vec<Change> = (first..last).map(change).collect();
-            rows::write(&database, &changes, &settings.file).unwrap();
-        }
-        drop(database);
-        let (store, damage) = Embedded::open(settings, keys()).unwrap();
+        let (store, damage) = Embedded::open(settings(path.to_owned()), keys()).unwrap();
         assert_eq!(damage, None);
         let began = Instant::now();
         for n in records - measured..records {
