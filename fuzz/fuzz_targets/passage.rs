@@ -40,6 +40,7 @@ async fn pass(packets: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
     let net = Arc::new(Net::of(&[(HOP, &hop)]));
     let mut rig = Rig::new(&config, ModelDisk::default(), net).await;
     rig.front = Arc::new(Front {
+        listener: rig.front.listener,
         protocol: rig.front.protocol,
         hostname: rig.front.hostname.clone(),
         inspect_max: INSPECT_MAX,
