@@ -30,6 +30,7 @@ use crate::audit::disk::RealDisk;
 use crate::audit::expiry::Expired;
 use crate::audit::fault::Error as AuditError;
 use crate::audit::quarantine::Quarantine;
+use crate::audit::recovery::Recovered;
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{self, Config, Outbound};
 use crate::guard::Guard;
@@ -130,7 +131,15 @@ impl Server {
         let quarantine = Quarantine::open(disk, config.quarantine.clone()).await;
         let (quarantine, recovered) =
             quarantine.map_err(|fault| StartError::Audit { what: "quarantine", fault })?;
-        info!(?recovered, "quarantine opened");
+        if recovered != Recovered::default() {
+            let Recovered { held, removed, stray } = recovered;
+            info!(
+                held = held.len(),
+                removed = removed.len(),
+                stray,
+                "quarantine: what a crash left is held when whole, removed when in part"
+            );
+        }
         let inquiry = Arc::new(inquiry(config, &state).await?);
         let tap = inbound(config, &inquiry);
         let taps = Taps::bind(config, Arc::clone(&tap)).await?;
