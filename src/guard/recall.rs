@@ -57,14 +57,9 @@ impl Inquiry {
         // Why no gap: it is judged as ours then, and the memory is asked for more, and says so.
         let Ok(recalled) = self.ask_store(look_ups, case, self.now()).await else { return };
         let is_it = |record: &Inbound| {
-            let path = (record.mail_from.address(), envelope.reverse_path().address());
-            let same_path = match path {
-                (Some(one), Some(other)) => one.same_mailbox(other),
-                (one, other) => one.is_none() && other.is_none(),
-            };
             matches!(record.way, Way::Outside | Way::BehindRelay(_))
                 && record.from.iter().any(|from| from.same_mailbox(&author))
-                && same_path
+                && record.mail_from.same_path(envelope.reverse_path())
         };
         if let Some(found) = recalled.iter().find(|found| is_it(&found.record)) {
             let record = &found.record;

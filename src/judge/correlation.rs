@@ -449,7 +449,7 @@ fn parent<'r>(child: &Inbound, recalled: &'r [Recalled]) -> Option<&'r Recalled>
             && record.id != child.id
             && record.arrived <= child.arrived.plus(DATES_AGREE_WITHIN)
             && apart <= REINJECTED_WITHIN
-            && same_path(&record.mail_from, &child.mail_from)
+            && record.mail_from.same_path(&child.mail_from)
             && match child.message_ids.is_empty() || are_both_without_id(record, child) {
                 true => child.recipients.iter().any(|to| record.went_to(to)),
                 false => child.message_ids.iter().any(|id| record.message_ids.contains(id)),
@@ -467,13 +467,6 @@ fn are_both_without_id(first: &Inbound, back: &Inbound) -> bool {
             let local = id.split('@').next().unwrap_or_default();
             queue_id.is_some_and(|queue_id| local.ends_with(queue_id))
         })
-}
-
-fn same_path(one: &ReversePath, other: &ReversePath) -> bool {
-    match (one.address(), other.address()) {
-        (Some(one), Some(other)) => one.same_mailbox(other),
-        (one, other) => one.is_none() && other.is_none(),
-    }
 }
 
 /// Whether a well-behaved responder may have answered it.

@@ -239,6 +239,14 @@ impl ReversePath {
         }
     }
 
+    /// Whether both name one mailbox, or both are `<>`.
+    pub fn same_path(&self, other: &ReversePath) -> bool {
+        match (self.address(), other.address()) {
+            (Some(one), Some(other)) => one.same_mailbox(other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
     /// Whether this is `<>`.
     pub fn is_null(&self) -> bool {
         matches!(self, ReversePath::Null)
