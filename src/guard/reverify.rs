@@ -18,7 +18,7 @@ use crate::guard::evidence::LATE;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::recall::judged;
 use crate::judge::Case;
-use crate::judge::alignment::shares_registrable;
+use crate::judge::alignment::{is_near, is_signed_near};
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::decision::{ProofKind, Verdict};
 use crate::judge::evidence::{
@@ -303,14 +303,13 @@ fn check_dmarc(findings: &mut Findings, answered: &[&(IpAddr, SpfOutcome)]) -> O
     let Findings { dmarc, dkim, .. } = findings;
     let passed = |dmarc: &&DmarcFinding| dmarc.result == AuthResult::Pass;
     let domain = dmarc.iter().find(passed)?.from_domain.clone()?;
-    let is_near = |other: &Domain| *other == domain || shares_registrable(other, &domain);
-    let mut signed = dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
-    if signed.any(|dkim| dkim.domain.as_ref().is_some_and(is_near)) {
+    if is_signed_near(dkim, &domain) {
         return None;
     }
     let of = |outcome: &SpfOutcome| Domain::parse(&outcome.domain);
     let wide = |(ip, outcome): &&&(IpAddr, SpfOutcome)| {
-        wide_term(*ip, outcome).is_some() && of(outcome).is_some_and(|domain| is_near(&domain))
+        wide_term(*ip, outcome).is_some()
+            && of(outcome).is_some_and(|other| is_near(&other, &domain))
     };
     if !answered.is_empty() && !answered.iter().any(|outcome| wide(&outcome)) {
         return None;

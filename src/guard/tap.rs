@@ -22,7 +22,7 @@ use crate::guard::ids::Ids;
 use crate::guard::inquiry::Inquiry;
 use crate::guard::reverify::spf_finding;
 use crate::guard::tapped::Counts;
-use crate::judge::alignment::{Aligned, aligned, shares_registrable};
+use crate::judge::alignment::{Aligned, aligned, is_signed_near, shares_registrable};
 use crate::judge::arrival::{Arrival, Seen, arrival};
 use crate::judge::evidence::{
     AuthResult, DmarcFinding, DomainFacts, Evaluated, Findings, Gap, GapCause, Source, SpfFinding,
@@ -481,14 +481,12 @@ fn looked_through(mut said: Findings, own: Option<&SpfFinding>) -> Findings {
             None => (spf.address, said.mail_from) = (None, None),
         }
     }
-    let signed = said.dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
-    let signed: Vec<&Domain> = signed.filter_map(|dkim| dkim.domain.as_ref()).collect();
     let is_narrow = own.is_some_and(|own| own.everybody.is_none());
     said.dmarc.retain(|dmarc| {
-        let is_near = |by: &&Domain| {
-            dmarc.from_domain.as_ref().is_none_or(|of| of == *by || shares_registrable(of, by))
-        };
-        dmarc.result != AuthResult::Pass || is_narrow || signed.iter().any(is_near)
+        let domain = dmarc.from_domain.as_ref();
+        dmarc.result != AuthResult::Pass
+            || is_narrow
+            || domain.is_some_and(|domain| is_signed_near(&said.dkim, domain))
     });
     said
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::judge::evidence::{Alignment, DomainFacts};
+use crate::judge::evidence::{Alignment, AuthResult, DkimFinding, DomainFacts};
 use crate::mail::address::Domain;
 
 /// How a domain stands to the recipient's.
@@ -60,6 +60,18 @@ pub fn shares_registrable(domain: &Domain, other: &Domain) -> bool {
     }
 }
 
+/// Whether they are one, or have the same registrable domain: what one of them does, the other's
+/// owner answers for. Less than alignment, and needs no DNS.
+pub fn is_near(domain: &Domain, other: &Domain) -> bool {
+    domain == other || shares_registrable(domain, other)
+}
+
+/// Whether a signature passed whose domain is near this one: then DMARC of it need not rest on SPF.
+pub fn is_signed_near(dkim: &[DkimFinding], domain: &Domain) -> bool {
+    let passed = dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
+    passed.filter_map(|dkim| dkim.domain.as_ref()).any(|by| is_near(by, domain))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +120,9 @@ mod tests {
             let found = aligned(&domain(mine), &domain(theirs), &known, Alignment::Relaxed);
             assert_eq!(found, expected, "{theirs} for {mine}");
         }
+        assert!(is_near(&domain("localhost"), &domain("localhost")));
+        assert!(is_near(&domain("mail.bank.example"), &domain("news.bank.example")));
+        assert!(!is_near(&domain("ann.github.io"), &domain("joe.github.io")));
         let strict =
             |theirs| aligned(&domain("bank.example"), &domain(theirs), &known, Alignment::Strict);
         assert_eq!(strict("bank.example"), Aligned::Same);

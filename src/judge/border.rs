@@ -12,7 +12,7 @@
 use std::borrow::Borrow;
 use std::net::IpAddr;
 
-use crate::judge::alignment::shares_registrable;
+use crate::judge::alignment::is_near;
 use crate::judge::site::Site;
 use crate::mail::address::Domain;
 use crate::mail::header::Fields;
@@ -285,7 +285,7 @@ fn stopped(border: &Border, next: &Next) -> End {
 /// Whether two hosts have the same name, or names under the same registrable domain.
 fn is_same_site(a: &str, b: &str) -> bool {
     let (Some(a), Some(b)) = (Domain::parse(a), Domain::parse(b)) else { return false };
-    a == b || shares_registrable(&a, &b)
+    is_near(&a, &b)
 }
 
 /// Addresses of inside networks (RFC 1918, RFC 4193, RFC 6598) and of one host or link.

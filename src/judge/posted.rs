@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::judge::alignment::shares_registrable;
+use crate::judge::alignment::is_signed_near;
 use crate::judge::arrival::Arrival;
 use crate::judge::evidence::{
     AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Source, SpfFinding, SpfScope,
@@ -270,12 +270,8 @@ pub fn complete(arrival: Arrival, header: &[u8], said: &Said, spam: Option<SpamS
         .map(|(result, domain)| DmarcFinding { result, from_domain: Some(domain.clone()) });
     // Why: a pass that rests on SPF of another address proves an author whom nothing proves.
     let stands = |dmarc: &DmarcFinding| {
-        let signed = dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
-        let mut signed = signed.filter_map(|dkim| dkim.domain.as_ref());
         dmarc.result != AuthResult::Pass
-            || domain.is_some_and(|domain| {
-                signed.any(|by| by == domain || shares_registrable(by, domain))
-            })
+            || domain.is_some_and(|domain| is_signed_near(&dkim, domain))
             || address.as_ref().is_some_and(|address| {
                 said.everybody.is_none()
                     && author.mailboxes.iter().all(|from| from.same_mailbox(address))

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::judge::alignment::shares_registrable;
+use crate::judge::alignment::is_near;
 use crate::judge::evidence::{AuthResult, Findings, Gap, SignatureId, SpfFinding, SpfScope};
 use crate::judge::original::SubjectKind;
 use crate::mail::address::{Address, Domain, ReversePath};
@@ -307,7 +307,7 @@ fn unbacked_signatures(findings: &Findings) -> impl Iterator<Item = SignatureId>
         spf.result == AuthResult::Pass
             && spf.scope == SpfScope::MailFrom
             && spf.everybody.is_none()
-            && spf.domain.as_ref().is_some_and(|by| by == domain || shares_registrable(by, domain))
+            && spf.domain.as_ref().is_some_and(|by| is_near(by, domain))
     };
     let passed = findings.dkim.iter().filter(|dkim| dkim.result == AuthResult::Pass);
     let unbacked = passed.filter(move |dkim| {

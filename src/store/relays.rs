@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
-use crate::judge::alignment::shares_registrable;
+use crate::judge::alignment::is_signed_near;
 use crate::judge::correlation::Recalled;
 use crate::judge::evidence::{AuthResult, Gap, GapCause, Source, SpfScope};
 use crate::judge::subject::{Inbound, InboundId, State};
@@ -61,16 +61,13 @@ impl Relays {
     fn watch(&self, record: &Inbound) {
         let seen = record.client.zip(record.mail_from.address().and_then(Address::domain));
         let Some((ip, domain)) = seen.filter(|_| record.state == State::Complete) else { return };
-        let of_tap = record.findings.iter().filter(|findings| findings.source == Source::Tap);
+        let mut of_tap = record.findings.iter().filter(|findings| findings.source == Source::Tap);
         let spf = of_tap
             .clone()
             .flat_map(|findings| &findings.spf)
             .find(|spf| spf.scope == SpfScope::MailFrom && spf.domain.as_ref() == Some(domain));
         let Some(spf) = spf else { return };
-        let signed = of_tap.flat_map(|findings| &findings.dkim).any(|dkim| {
-            let by = dkim.domain.as_ref().filter(|_| dkim.result == AuthResult::Pass);
-            by.is_some_and(|by| by == domain || shares_registrable(by, domain))
-        });
+        let signed = of_tap.any(|findings| is_signed_near(&findings.dkim, domain));
         let mut clients = self.lock();
         let client = clients.get_or_insert_mut(ip, || Client::new(record.arrived));
         if record.arrived.since(client.since) >= RELAY_WATCHED_FOR {
