@@ -304,7 +304,7 @@ impl Tap {
         let mut findings = findings(&record, &author, spf, report.as_ref());
         let dmarc = self.dmarc(&author, &findings, own, deadline).await;
         // Why: SPF of a client that a gateway hides could have passed.
-        let hidden = record.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay);
+        let hidden = GapCause::BehindRelay.is_among(&record.gaps);
         let dmarc = dmarc.filter(|(found, _)| !hidden || found.result != AuthResult::Fail);
         findings.evaluated.dmarc = dmarc.is_some();
         let stands = dmarc.clone().filter(|(_, rests)| may_stand(*rests, &findings));

@@ -685,7 +685,7 @@ mod tests {
             Ok(answered) => {
                 let numbers = answered.subjects.iter().map(|subject| {
                     let id = subject.id.unwrap().as_u128() & 0xffff;
-                    let orphan = subject.gaps.iter().any(|gap| gap.cause == GapCause::NotInStore);
+                    let orphan = GapCause::NotInStore.is_among(&subject.gaps);
                     format!(" {id}{}", if orphan { "?" } else { "" })
                 });
                 let numbers: String = numbers.collect();

@@ -377,7 +377,7 @@ impl Decision {
     /// Whether it is open because a tap is still verifying the subject message, and not because
     /// DNS is silent.
     pub fn waits_for_tap(&self) -> bool {
-        self.gaps.iter().any(|gap| gap.cause == GapCause::Pending)
+        GapCause::Pending.is_among(&self.gaps)
     }
 }
 

@@ -393,6 +393,11 @@ pub enum GapCause {
 }
 
 impl GapCause {
+    /// Whether one of these gaps has it.
+    pub fn is_among(self, gaps: &[Gap]) -> bool {
+        gaps.iter().any(|gap| gap.cause == self)
+    }
+
     /// The stable name in records.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -420,7 +420,7 @@ mod tests {
         let case = read_alone(&message, &site(), &KEY);
         assert_eq!(case.class.to_string(), "dsn");
         assert_eq!(case.gaps[0].cause, GapCause::Truncated);
-        assert!(case.original.gaps.iter().any(|gap| gap.cause == GapCause::Truncated));
+        assert!(GapCause::Truncated.is_among(&case.original.gaps));
         let cut =
             Message::new(BOUNCE.as_bytes()[..BOUNCE.len() - 60].to_vec(), Completeness::Truncated);
         assert_eq!(read_alone(&cut, &site(), &KEY).campaign, None);

@@ -114,7 +114,7 @@ fn verdict_sentence(asked: &Asked<'_>, settled: &Settled, to: &str) -> String {
         Verdict::Unauthenticated => {
             format!("Nothing proves that the message it answers came from {to}, nothing denies it.")
         }
-        Verdict::Unresolved if asked.gaps.iter().any(|gap| gap.cause == GapCause::Pending) => {
+        Verdict::Unresolved if GapCause::Pending.is_among(asked.gaps) => {
             "The tap is still verifying the message it answers.".to_owned()
         }
         Verdict::Unresolved if settled.action == Action::Defer => {

@@ -95,7 +95,7 @@ fn in_words(source: &Source) -> &'static str {
 
 /// Whether a gateway hides the client, and no source knows SPF of it otherwise.
 fn hides_client(evidence: &Evidence) -> bool {
-    let is_hidden = evidence.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay);
+    let is_hidden = GapCause::BehindRelay.is_among(&evidence.gaps);
     is_hidden && !evidence.findings.iter().any(|findings| findings.evaluated.spf)
 }
 
@@ -145,7 +145,7 @@ impl Question<'_> {
             let detail = "the body that an aligned signature covers is not there as it was";
             gaps.push(Gap::new(GapCause::NotEvaluated, detail));
         }
-        match self.is_unresolved(findings) || gaps.iter().any(|gap| gap.cause == GapCause::Dns) {
+        match self.is_unresolved(findings) || GapCause::Dns.is_among(gaps) {
             true => Some(Verdict::Unresolved),
             false => Some(Verdict::Unauthenticated),
         }

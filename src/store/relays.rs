@@ -254,7 +254,7 @@ mod tests {
         let request = Request { look_ups, responder: None, now: NOW };
         let found = relays.recall(&request).await.unwrap();
         let record = &found[0].record;
-        let has_gap = record.gaps.iter().any(|gap| gap.cause == GapCause::BehindRelay);
+        let has_gap = GapCause::BehindRelay.is_among(&record.gaps);
         assert_eq!(has_gap, !relays.suspected().is_empty());
         assert_eq!(has_gap, record.findings[0].spf.is_empty());
         assert_eq!(has_gap, !record.findings[0].evaluated.spf);
