@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use redb::Database;
 use replyguard::judge::evidence::Source;
-use replyguard::judge::evidence::{AuthResult, Evaluated, Findings, SpfFinding, SpfScope};
+use replyguard::judge::evidence::{AuthResult, Evaluated, Findings, SpfFinding};
 use replyguard::judge::original::SubjectKind;
 use replyguard::judge::subject::{Inbound, InboundId, LookUp, State, TapKind, Way};
 use replyguard::mail::address::{Address, Domain, ReversePath};
@@ -192,23 +192,14 @@ fn record(n: u64, apart: Duration) -> Inbound {
     let from = address(format!("joe{}@bank{}.example", n % 100_003, n % 5_000));
     let domain = Domain::parse(&format!("bank{}.example", n % 5_000));
     let findings = Findings {
-        source: Source::Tap,
         mail_from: Some(ReversePath::Address(from.clone())),
         from: vec![from.clone()],
-        sender: None,
         spf: vec![SpfFinding {
-            result: AuthResult::Pass,
-            scope: SpfScope::MailFrom,
-            domain,
             address: Some(from.clone()),
-            everybody: None,
-            guessed: false,
+            ..SpfFinding::of(AuthResult::Pass, domain)
         }],
-        dkim: Vec::new(),
-        dmarc: Vec::new(),
-        evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-        own_submission: None,
-        author_sign: None,
+        evaluated: Evaluated::ALL,
+        ..Findings::of(Source::Tap)
     };
     Inbound {
         id: InboundId::new(at, u128::from(n)),

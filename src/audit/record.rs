@@ -488,7 +488,7 @@ mod tests {
     use crate::judge::evidence::{
         Alignment, AuthResult, DkimFinding, DmarcFacts, DmarcFinding, DmarcPolicy, DmarcRecord,
         DomainFacts, Evaluated, Findings, GapCause, Receives, RecipientEvidence, SentBefore,
-        Source, SpfFinding, SpfScope,
+        Source, SpfFinding,
     };
     use crate::judge::loops::LoopEvidence;
     use crate::judge::original::{FoundAs, Key, NamedBy, SubjectKind};
@@ -544,32 +544,23 @@ mod tests {
 
     fn findings() -> Findings {
         Findings {
-            source: Source::AuthResults { authserv_id: "mx.example".to_owned() },
             mail_from: Some(ReversePath::Address(address("joe@bank.example"))),
             from: vec![address("\"joe smith\"@bank.example")],
             sender: Some(address("ann@bank.example")),
             spf: vec![SpfFinding {
-                result: AuthResult::SoftFail,
-                scope: SpfScope::MailFrom,
-                domain: Some(domain("bank.example")),
                 address: Some(address("joe@bank.example")),
                 everybody: Some("+all".to_owned()),
-                guessed: false,
+                ..SpfFinding::of(AuthResult::SoftFail, Some(domain("bank.example")))
             }],
             dkim: vec![DkimFinding {
-                result: AuthResult::Pass,
-                domain: Some(domain("shop.example")),
-                signs_from: true,
-                signs_sender: false,
                 header_only: true,
                 reason: Some("no key is published".to_owned()),
-                signature: None,
-                recipients: 0,
+                ..DkimFinding::of(AuthResult::Pass, Some(domain("shop.example")))
             }],
             dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: None }],
             evaluated: Evaluated { spf: true, dkim: true, dmarc: false },
-            own_submission: None,
             author_sign: Some(crate::mail::author::AuthorSign::Repeated),
+            ..Findings::of(Source::AuthResults { authserv_id: "mx.example".to_owned() })
         }
     }
 

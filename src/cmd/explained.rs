@@ -572,32 +572,17 @@ mod tests {
     fn seen() -> Findings {
         let bank = || Domain::parse("bank.example");
         Findings {
-            source: Source::Tap,
-            mail_from: None,
-            from: Vec::new(),
-            sender: None,
             spf: vec![SpfFinding {
-                result: AuthResult::Fail,
-                scope: SpfScope::MailFrom,
-                domain: bank(),
                 address: Some(joe()),
-                everybody: None,
-                guessed: false,
+                ..SpfFinding::of(AuthResult::Fail, bank())
             }],
             dkim: vec![DkimFinding {
-                result: AuthResult::Pass,
-                domain: Domain::parse("shop.example"),
-                signs_from: true,
-                signs_sender: false,
-                header_only: false,
-                reason: None,
-                signature: None,
                 recipients: 33,
+                ..DkimFinding::of(AuthResult::Pass, Domain::parse("shop.example"))
             }],
             dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: bank() }],
-            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-            own_submission: None,
-            author_sign: None,
+            evaluated: Evaluated::ALL,
+            ..Findings::of(Source::Tap)
         }
     }
 

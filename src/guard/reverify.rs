@@ -365,43 +365,31 @@ fn findings(
         }
     };
     Some(Findings {
-        source: Source::Reverified,
         mail_from: original.return_path.clone(),
         from: original.from.clone(),
         sender: original.sender.clone(),
         evaluated: Evaluated { spf: !spf.is_empty(), dkim: has_asked, dmarc: false },
         spf,
         dkim,
-        dmarc: Vec::new(),
-        own_submission: None,
         author_sign,
+        ..Findings::of(Source::Reverified)
     })
 }
 
 /// Stands for all signatures: any of them may have been good.
 fn late() -> DkimFinding {
-    DkimFinding {
-        result: AuthResult::TempError,
-        domain: None,
-        signs_from: false,
-        signs_sender: false,
-        header_only: false,
-        reason: Some(LATE.to_owned()),
-        signature: None,
-        recipients: 0,
-    }
+    DkimFinding { reason: Some(LATE.to_owned()), ..DkimFinding::of(AuthResult::TempError, None) }
 }
 
 /// What SPF says of a client and a reverse-path, as a finding.
 pub fn spf_finding(path: Option<&ReversePath>, ip: IpAddr, outcome: &SpfOutcome) -> SpfFinding {
     let address = path.and_then(ReversePath::address);
     SpfFinding {
-        result: outcome.result,
         scope: outcome.scope,
-        domain: Domain::parse(&outcome.domain),
         address: address.filter(|_| outcome.scope == SpfScope::MailFrom).cloned(),
         everybody: wide_term(ip, outcome),
         guessed: outcome.is_guessed,
+        ..SpfFinding::of(outcome.result, Domain::parse(&outcome.domain))
     }
 }
 

@@ -94,9 +94,7 @@ fn plain(address: &Address) -> Option<String> {
 mod tests {
     use super::*;
     use crate::judge::arrival::{Seen, arrival};
-    use crate::judge::evidence::{
-        AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, SpfFinding,
-    };
+    use crate::judge::evidence::{AuthResult, DkimFinding, DmarcFinding, Findings, SpfFinding};
     use crate::judge::site::Site;
     use crate::judge::subject::{InboundId, TapKind};
     use crate::mail::address::ReversePath;
@@ -125,34 +123,17 @@ mod tests {
         let site = Site { hosts: [ID.to_owned()].into(), ..Site::default() };
         let mut record = arrival(&seen, &site).record;
         let spf = SpfFinding {
-            result: AuthResult::Pass,
-            scope: SpfScope::MailFrom,
-            domain: address.domain().cloned(),
             address: Some(address.clone()),
-            everybody: None,
-            guessed: false,
+            ..SpfFinding::of(AuthResult::Pass, address.domain().cloned())
         };
         let dkim = DkimFinding {
-            result: AuthResult::Fail,
-            domain: address.domain().cloned(),
             signs_from: true,
-            signs_sender: false,
-            header_only: false,
-            reason: None,
-            signature: None,
-            recipients: 0,
+            ..DkimFinding::of(AuthResult::Fail, address.domain().cloned())
         };
         record.findings.push(Findings {
-            source: Source::Tap,
-            mail_from: None,
-            from: Vec::new(),
-            sender: None,
             spf: vec![spf],
             dkim: vec![dkim],
-            dmarc: Vec::new(),
-            evaluated: Evaluated::default(),
-            own_submission: None,
-            author_sign: None,
+            ..Findings::of(Source::Tap)
         });
         let from_domain = address.domain().cloned();
         let dmarc = Some(DmarcFinding { result: AuthResult::Pass, from_domain });

@@ -326,14 +326,11 @@ impl Tap {
         let asking = self.inquiry.facts.spf(ip, &helo, &record.mail_from);
         let finding = match timeout_at(deadline, asking).await {
             Ok(outcome) => spf_finding(Some(&record.mail_from), ip, &outcome),
-            Err(_elapsed) => SpfFinding {
-                result: AuthResult::TempError,
-                scope: SpfScope::MailFrom,
-                domain: record.mail_from.address().and_then(Address::domain).cloned(),
-                address: record.mail_from.address().cloned(),
-                everybody: None,
-                guessed: false,
-            },
+            Err(_elapsed) => {
+                let address = record.mail_from.address().cloned();
+                let domain = address.as_ref().and_then(Address::domain).cloned();
+                SpfFinding { address, ..SpfFinding::of(AuthResult::TempError, domain) }
+            }
         };
         Some(finding)
     }
@@ -503,16 +500,15 @@ fn findings(
         Way::Outside | Way::Reinjected | Way::BehindRelay(_) => None,
     };
     Findings {
-        source: Source::Tap,
         mail_from: Some(record.mail_from.clone()),
         from: author.mailboxes.clone(),
         sender: record.sender.clone(),
         evaluated: Evaluated { spf: spf.is_some(), dkim: report.is_some(), dmarc: false },
         spf: spf.into_iter().collect(),
         dkim: signatures.iter().map(|outcome| outcome.finding()).collect(),
-        dmarc: Vec::new(),
         own_submission,
         author_sign: author.sign,
+        ..Findings::of(Source::Tap)
     }
 }
 
@@ -806,34 +802,19 @@ pub(crate) mod tests {
         let domain = Domain::parse("bank.example");
         let address = Address::parse("joe@bank.example");
         let spf = |result, everybody: Option<&str>| SpfFinding {
-            result,
-            scope: SpfScope::MailFrom,
-            domain: domain.clone(),
             address: address.clone(),
             everybody: everybody.map(str::to_owned),
-            guessed: false,
+            ..SpfFinding::of(result, domain.clone())
         };
-        let signature = |by: &str| DkimFinding {
-            result: AuthResult::Pass,
-            domain: Domain::parse(by),
-            signs_from: true,
-            signs_sender: false,
-            header_only: false,
-            reason: None,
-            signature: None,
-            recipients: 0,
-        };
+        let signature = |by: &str| DkimFinding::of(AuthResult::Pass, Domain::parse(by));
         let said = |dkim: &[&str]| Findings {
-            source: Source::AuthResults { authserv_id: "gw.example".to_owned() },
             mail_from: address.clone().map(ReversePath::Address),
             from: address.iter().cloned().collect(),
-            sender: None,
             spf: vec![spf(AuthResult::Pass, None)],
             dkim: dkim.iter().map(|by| signature(by)).collect(),
             dmarc: vec![DmarcFinding { result: AuthResult::Pass, from_domain: domain.clone() }],
-            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-            own_submission: None,
-            author_sign: None,
+            evaluated: Evaluated::ALL,
+            ..Findings::of(Source::AuthResults { authserv_id: "gw.example".to_owned() })
         };
         let (pass, silent) = (AuthResult::Pass, AuthResult::TempError);
         for (own, dkim, everybody, has_address, has_dmarc) in [

@@ -562,16 +562,10 @@ mod tests {
         let arrived = before(seconds);
         let joe = address("joe@bank.example");
         let findings = Findings {
-            source: Source::Tap,
             mail_from: Some(ReversePath::Address(joe.clone())),
             from: vec![joe.clone()],
-            sender: None,
-            spf: Vec::new(),
-            dkim: Vec::new(),
-            dmarc: Vec::new(),
-            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-            own_submission: None,
-            author_sign: None,
+            evaluated: Evaluated::ALL,
+            ..Findings::of(Source::Tap)
         };
         Inbound {
             id: InboundId::new(arrived, number.into()),

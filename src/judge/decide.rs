@@ -227,7 +227,7 @@ mod tests {
     use crate::judge::decision::VerdictKind;
     use crate::judge::evidence::{
         AuthResult, DkimFinding, DmarcFacts, DomainFacts, Evaluated, Findings, Gap, Receives,
-        RecipientEvidence, Source, SpfFinding, SpfScope,
+        RecipientEvidence, Source, SpfFinding,
     };
     use crate::judge::fingerprint::FingerprintKey;
     use crate::judge::lists::{Entry, List, Pattern};
@@ -302,39 +302,20 @@ mod tests {
         fn evidence(&self, path: &ForwardPath) -> Evidence {
             let mut evidence = Evidence::default();
             let spf = |result, address: &str| Findings {
-                source: Source::AuthResults { authserv_id: "mx.uni.example".to_owned() },
-                mail_from: None,
-                from: Vec::new(),
-                sender: None,
                 spf: vec![SpfFinding {
-                    result,
-                    scope: SpfScope::MailFrom,
-                    domain: Some(Domain::parse("bank.example").unwrap()),
                     address: Address::parse(address),
-                    everybody: None,
-                    guessed: false,
+                    ..SpfFinding::of(result, Some(Domain::parse("bank.example").unwrap()))
                 }],
-                dkim: Vec::new(),
-                dmarc: Vec::new(),
                 evaluated: self.asked,
-                own_submission: None,
-                author_sign: None,
+                ..Findings::of(Source::AuthResults { authserv_id: "mx.uni.example".to_owned() })
             };
             match self.verdict {
                 "authenticated" => evidence.findings.push(spf(AuthResult::Pass, TO)),
                 "signed" => {
                     let mut signed = spf(AuthResult::Fail, TO);
                     signed.from = vec![Address::parse(TO).unwrap()];
-                    signed.dkim = vec![DkimFinding {
-                        result: AuthResult::Pass,
-                        domain: Domain::parse("bank.example"),
-                        signs_from: true,
-                        signs_sender: false,
-                        header_only: false,
-                        reason: None,
-                        signature: None,
-                        recipients: 0,
-                    }];
+                    signed.dkim =
+                        vec![DkimFinding::of(AuthResult::Pass, Domain::parse("bank.example"))];
                     evidence.findings.push(signed);
                 }
                 "domain-only" => evidence.findings.push(spf(AuthResult::Pass, "x@bank.example")),

@@ -100,6 +100,24 @@ pub struct Findings {
     pub author_sign: Option<AuthorSign>,
 }
 
+impl Findings {
+    /// Of a source that has not said anything yet.
+    pub fn of(source: Source) -> Findings {
+        Findings {
+            source,
+            mail_from: None,
+            from: Vec::new(),
+            sender: None,
+            spf: Vec::new(),
+            dkim: Vec::new(),
+            dmarc: Vec::new(),
+            evaluated: Evaluated::default(),
+            own_submission: None,
+            author_sign: None,
+        }
+    }
+}
+
 /// The methods a source evaluated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evaluated {
@@ -109,6 +127,11 @@ pub struct Evaluated {
     pub dkim: bool,
     /// DMARC of the From domain.
     pub dmarc: bool,
+}
+
+impl Evaluated {
+    /// All of them.
+    pub const ALL: Evaluated = Evaluated { spf: true, dkim: true, dmarc: true };
 }
 
 /// Who says a finding.
@@ -176,6 +199,14 @@ pub struct SpfFinding {
     pub guessed: bool,
 }
 
+impl SpfFinding {
+    /// Of the MAIL FROM identity, of which the domain alone is said.
+    pub fn of(result: AuthResult, domain: Option<Domain>) -> SpfFinding {
+        let scope = SpfScope::MailFrom;
+        SpfFinding { result, scope, domain, address: None, everybody: None, guessed: false }
+    }
+}
+
 /// One DKIM result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DkimFinding {
@@ -200,6 +231,21 @@ pub struct DkimFinding {
 }
 
 impl DkimFinding {
+    /// Of a signature of which nothing else is said: From is covered where it passed, because a
+    /// verifier passes no other (RFC 6376 §5.4).
+    pub fn of(result: AuthResult, domain: Option<Domain>) -> DkimFinding {
+        DkimFinding {
+            result,
+            domain,
+            signs_from: result == AuthResult::Pass,
+            signs_sender: false,
+            header_only: false,
+            reason: None,
+            signature: None,
+            recipients: 0,
+        }
+    }
+
     /// Whether so many recipients got this signature that it must have been sent again by others
     /// (RFC 6376 §8.6): then it proves its domain at the most.
     pub fn is_replayed(&self) -> bool {

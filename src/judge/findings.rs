@@ -242,18 +242,7 @@ fn hidden_client(border: &Border) -> Option<String> {
 
 fn empty(source: Source, identities: Identities) -> Findings {
     let Identities { mail_from, from, sender, author_sign } = identities;
-    Findings {
-        source,
-        mail_from,
-        from,
-        sender,
-        spf: Vec::new(),
-        dkim: Vec::new(),
-        dmarc: Vec::new(),
-        evaluated: Evaluated::default(),
-        own_submission: None,
-        author_sign,
-    }
+    Findings { mail_from, from, sender, author_sign, ..Findings::of(source) }
 }
 
 /// RFC 8601 §2.7.2: `smtp.mailfrom` is the MAIL FROM identity, `smtp.helo` the HELO one. With an
@@ -269,12 +258,9 @@ fn spf(result: &MethodResult) -> Option<SpfFinding> {
         (None, None) => (SpfScope::Unnamed, ""),
     };
     Some(SpfFinding {
-        result: AuthResult::parse(&result.result)?,
         scope,
-        domain: domain_of(identity),
         address: Address::parse(identity),
-        everybody: None,
-        guessed: false,
+        ..SpfFinding::of(AuthResult::parse(&result.result)?, domain_of(identity))
     })
 }
 
@@ -284,15 +270,8 @@ fn dkim(result: &MethodResult) -> Option<DkimFinding> {
     let domain = [("header", "d"), ("", "d"), ("header", "i")];
     let domain = domain.iter().find_map(|(ptype, name)| result.property(ptype, name));
     Some(DkimFinding {
-        result: parsed,
-        domain: domain.and_then(domain_of),
-        // RFC 6376 §5.4: From is always signed, or a verifier does not pass it.
-        signs_from: parsed == AuthResult::Pass,
-        signs_sender: false,
-        header_only: false,
         reason: result.reason.clone(),
-        signature: None,
-        recipients: 0,
+        ..DkimFinding::of(parsed, domain.and_then(domain_of))
     })
 }
 
@@ -359,7 +338,7 @@ mod tests {
             ]
         );
         assert_eq!(findings.mail_from.unwrap().to_string(), "v@bank.test");
-        assert_eq!(findings.evaluated, Evaluated { spf: true, dkim: true, dmarc: true });
+        assert_eq!(findings.evaluated, Evaluated::ALL);
         assert_eq!(gaps, []);
     }
 

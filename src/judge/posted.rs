@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::judge::alignment::is_signed_near;
 use crate::judge::arrival::Arrival;
 use crate::judge::evidence::{
-    AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Source, SpfFinding, SpfScope,
+    AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Source, SpfFinding,
 };
 use crate::judge::subject::{Inbound, SpamScore, State, Way};
 use crate::mail::address::{Address, Domain, ReversePath};
@@ -244,23 +244,12 @@ pub fn complete(arrival: Arrival, header: &[u8], said: &Said, spam: Option<SpamS
     let author = Author::of(&split(header).0);
     let address = record.mail_from.address().cloned();
     let spf = said.spf.filter(|_| address.is_some()).map(|result| SpfFinding {
-        result,
-        scope: SpfScope::MailFrom,
-        domain: address.as_ref().and_then(Address::domain).cloned(),
         address: address.clone(),
         everybody: said.everybody.clone(),
-        guessed: false,
+        ..SpfFinding::of(result, address.as_ref().and_then(Address::domain).cloned())
     });
-    let dkim = said.dkim.iter().flatten().map(|(result, domain)| DkimFinding {
-        result: *result,
-        domain: domain.clone(),
-        signs_from: *result == AuthResult::Pass,
-        signs_sender: false,
-        header_only: false,
-        reason: None,
-        signature: None,
-        recipients: 0,
-    });
+    let dkim =
+        said.dkim.iter().flatten().map(|(result, domain)| DkimFinding::of(*result, domain.clone()));
     let dkim: Vec<DkimFinding> = dkim.collect();
     let domain = author.mailboxes.first().filter(|_| author.sign.is_none());
     let domain = domain.and_then(Address::domain);
@@ -282,7 +271,6 @@ pub fn complete(arrival: Arrival, header: &[u8], said: &Said, spam: Option<SpamS
         Way::Outside | Way::Reinjected | Way::BehindRelay(_) => None,
     };
     let findings = Findings {
-        source: Source::Tap,
         mail_from: Some(record.mail_from.clone()),
         from: author.mailboxes.clone(),
         sender: record.sender.clone(),
@@ -296,6 +284,7 @@ pub fn complete(arrival: Arrival, header: &[u8], said: &Said, spam: Option<SpamS
         dkim: dkim.clone(),
         own_submission,
         author_sign: author.sign,
+        ..Findings::of(Source::Tap)
     };
     record.findings = std::iter::once(findings).chain(gateways).collect();
     record.within_limits()
@@ -382,7 +371,7 @@ mod tests {
         assert_eq!(findings.dkim.len(), 2);
         assert_eq!(findings.dkim[1].result, AuthResult::Fail);
         assert_eq!(findings.dmarc[0].result, AuthResult::Pass);
-        assert_eq!(findings.evaluated, Evaluated { spf: true, dkim: true, dmarc: true });
+        assert_eq!(findings.evaluated, Evaluated::ALL);
         assert_eq!((record.state, findings.own_submission.as_ref()), (State::Complete, None));
     }
 

@@ -450,9 +450,7 @@ mod tests {
 
     use super::*;
     use crate::judge::decision::VerdictKind;
-    use crate::judge::evidence::{
-        DkimFinding, DmarcFinding, DomainFacts, Evaluated, Receives, Source,
-    };
+    use crate::judge::evidence::{DkimFinding, DmarcFinding, DomainFacts, Receives, Source};
     use crate::judge::site::Site;
     use crate::mail::address::ReversePath;
 
@@ -468,16 +466,9 @@ mod tests {
     /// `spf=pass joe@bank.example; dkim=pass bank.example; dmarc=pass bank.example`.
     fn findings(results: &str, mail_from: &str, from: &str) -> Findings {
         let mut findings = Findings {
-            source: Source::AuthResults { authserv_id: "mx.uni.example".to_owned() },
             mail_from: Some(ReversePath::Address(address(mail_from))),
             from: from.split(',').filter(|text| !text.is_empty()).map(address).collect(),
-            sender: None,
-            spf: Vec::new(),
-            dkim: Vec::new(),
-            dmarc: Vec::new(),
-            evaluated: Evaluated::default(),
-            own_submission: None,
-            author_sign: None,
+            ..Findings::of(Source::AuthResults { authserv_id: "mx.uni.example".to_owned() })
         };
         for word in results.split("; ").filter(|word| !word.is_empty()) {
             let (method, rest) = word.split_once('=').unwrap();
@@ -491,26 +482,15 @@ mod tests {
                     let scope = if method == "spf" { SpfScope::MailFrom } else { SpfScope::Helo };
                     let address = identity.contains('@').then(|| address(identity));
                     findings.spf.push(SpfFinding {
-                        result,
                         scope,
-                        domain: named,
                         address,
-                        everybody: None,
-                        guessed: false,
+                        ..SpfFinding::of(result, named)
                     });
                 }
                 "dkim" => {
                     findings.evaluated.dkim = true;
-                    findings.dkim.push(DkimFinding {
-                        result,
-                        domain: named,
-                        signs_from: true,
-                        signs_sender: false,
-                        header_only: false,
-                        reason: None,
-                        signature: None,
-                        recipients: 0,
-                    });
+                    let dkim = DkimFinding::of(result, named);
+                    findings.dkim.push(DkimFinding { signs_from: true, ..dkim });
                 }
                 "dmarc" => {
                     findings.evaluated.dmarc = true;

@@ -106,7 +106,7 @@ mod tests {
     use crate::judge::correlation::MatchedBy;
     use crate::judge::evidence::{
         AuthResult, DmarcFacts, DmarcPolicy, DmarcRecord, DomainFacts, Evaluated, Findings,
-        Receives, Source, SpfFinding, SpfScope,
+        Receives, Source, SpfFinding,
     };
     use crate::judge::loops::LoopEvidence;
     use crate::judge::original::SubjectKind;
@@ -117,23 +117,14 @@ mod tests {
     fn findings(result: AuthResult) -> Findings {
         let joe = Address::parse("joe@bank.example").unwrap();
         Findings {
-            source: Source::Tap,
             mail_from: Some(ReversePath::Address(joe.clone())),
             from: vec![joe.clone()],
-            sender: None,
             spf: vec![SpfFinding {
-                result,
-                scope: SpfScope::MailFrom,
-                domain: joe.domain().cloned(),
-                address: Some(joe),
-                everybody: None,
-                guessed: false,
+                address: Some(joe.clone()),
+                ..SpfFinding::of(result, joe.domain().cloned())
             }],
-            dkim: Vec::new(),
-            dmarc: Vec::new(),
-            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-            own_submission: None,
-            author_sign: None,
+            evaluated: Evaluated::ALL,
+            ..Findings::of(Source::Tap)
         }
     }
 

@@ -182,33 +182,14 @@ mod tests {
         let address = Address::parse(&format!("joe@d{n}.example")).unwrap();
         let domain = address.domain().cloned();
         let mail_from = ReversePath::Address(address);
+        let dkim = if signed { AuthResult::Pass } else { AuthResult::None };
         let findings = Findings {
-            source: Source::Tap,
             mail_from: Some(mail_from.clone()),
-            from: Vec::new(),
-            sender: None,
-            spf: vec![SpfFinding {
-                result: spf,
-                scope: SpfScope::MailFrom,
-                domain: domain.clone(),
-                address: None,
-                everybody: None,
-                guessed: false,
-            }],
-            dkim: vec![DkimFinding {
-                result: if signed { AuthResult::Pass } else { AuthResult::None },
-                domain: domain.clone(),
-                signs_from: true,
-                signs_sender: false,
-                header_only: false,
-                reason: None,
-                signature: None,
-                recipients: 0,
-            }],
+            spf: vec![SpfFinding::of(spf, domain.clone())],
+            dkim: vec![DkimFinding::of(dkim, domain.clone())],
             dmarc: vec![DmarcFinding { result: AuthResult::Fail, from_domain: domain }],
-            evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-            own_submission: None,
-            author_sign: None,
+            evaluated: Evaluated::ALL,
+            ..Findings::of(Source::Tap)
         };
         Inbound {
             id: InboundId::new(NOW, n as u128),

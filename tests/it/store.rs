@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use replyguard::judge::evidence::{
     AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Gap, GapCause, Source, SpfFinding,
-    SpfScope,
 };
 use replyguard::judge::original::SubjectKind;
 use replyguard::judge::subject::{Inbound, InboundId, LookUp, SpamScore, State, TapKind, Way};
@@ -37,32 +36,22 @@ pub fn inbound(n: u32, from: &str, to: &str) -> Inbound {
     let at = NOW.plus(Duration::from_millis(n.into()));
     let domain = address(from).domain().cloned();
     let findings = Findings {
-        source: Source::Tap,
         mail_from: Some(ReversePath::Address(address(from))),
         from: vec![address(from)],
-        sender: None,
         spf: vec![SpfFinding {
-            result: AuthResult::SoftFail,
-            scope: SpfScope::MailFrom,
-            domain: domain.clone(),
             address: Some(address(from)),
             everybody: Some("+all".to_owned()),
-            guessed: false,
+            ..SpfFinding::of(AuthResult::SoftFail, domain.clone())
         }],
         dkim: vec![DkimFinding {
-            result: AuthResult::Neutral,
-            domain: Domain::parse("esp.example"),
             signs_from: true,
-            signs_sender: false,
             header_only: true,
             reason: Some("its key is gone".to_owned()),
-            signature: None,
-            recipients: 0,
+            ..DkimFinding::of(AuthResult::Neutral, Domain::parse("esp.example"))
         }],
         dmarc: vec![DmarcFinding { result: AuthResult::None, from_domain: domain }],
-        evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-        own_submission: None,
-        author_sign: None,
+        evaluated: Evaluated::ALL,
+        ..Findings::of(Source::Tap)
     };
     Inbound {
         id: InboundId::new(at, n.into()),

@@ -16,7 +16,6 @@ use replyguard::guard::outcome::Outcome;
 use replyguard::judge::decision::Action;
 use replyguard::judge::evidence::{
     AuthResult, DkimFinding, DmarcFinding, Evaluated, Findings, Gap, GapCause, Source, SpfFinding,
-    SpfScope,
 };
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::original::SubjectKind;
@@ -105,16 +104,10 @@ pub fn desk() -> Desk {
 /// the From domain as it follows.
 fn findings(results: &str, mail_from: &str, from: &str) -> Findings {
     let mut findings = Findings {
-        source: Source::Tap,
         mail_from: Some(ReversePath::Address(address(mail_from))),
         from: vec![address(from)],
-        sender: None,
-        spf: Vec::new(),
-        dkim: Vec::new(),
-        dmarc: Vec::new(),
-        evaluated: Evaluated { spf: true, dkim: true, dmarc: true },
-        own_submission: None,
-        author_sign: None,
+        evaluated: Evaluated::ALL,
+        ..Findings::of(Source::Tap)
     };
     let words: Vec<&str> = results.split(' ').filter(|word| !word.is_empty()).collect();
     for pair in words.chunks(2) {
@@ -123,23 +116,10 @@ fn findings(results: &str, mail_from: &str, from: &str) -> Findings {
         let named = Domain::parse(pair[1].rsplit('@').next().unwrap());
         match method {
             "spf" => findings.spf.push(SpfFinding {
-                result,
-                scope: SpfScope::MailFrom,
-                domain: named,
                 address: Address::parse(pair[1]),
-                everybody: None,
-                guessed: false,
+                ..SpfFinding::of(result, named)
             }),
-            "dkim" => findings.dkim.push(DkimFinding {
-                result,
-                domain: named,
-                signs_from: true,
-                signs_sender: false,
-                header_only: false,
-                reason: None,
-                signature: None,
-                recipients: 0,
-            }),
+            "dkim" => findings.dkim.push(DkimFinding::of(result, named)),
             _ => findings.dmarc.push(DmarcFinding { result, from_domain: named }),
         }
     }

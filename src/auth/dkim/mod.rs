@@ -73,14 +73,12 @@ impl DkimOutcome {
     /// The finding for the judge.
     pub fn finding(&self) -> DkimFinding {
         DkimFinding {
-            result: self.result,
-            domain: self.domain.clone(),
             signs_from: self.signs_from,
             signs_sender: self.signs_sender,
             header_only: self.proof == Proof::Header,
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
             signature: self.signature,
-            recipients: 0,
+            ..DkimFinding::of(self.result, self.domain.clone())
         }
     }
 }
