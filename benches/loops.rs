@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use replyguard::judge::fingerprint::{Fingerprint, FingerprintKey};
@@ -14,6 +13,10 @@ use replyguard::judge::loops::weak::weak;
 use replyguard::mail::message::View;
 use replyguard::mail::time::Timestamp;
 use replyguard::store::sightings::{Copied, Settings, Sightings};
+
+mod shared;
+
+use shared::fastest;
 
 const KEY: FingerprintKey = FingerprintKey::new([0; 32]);
 const NOW: Timestamp = Timestamp::from_millis(1_795_282_739_000);
@@ -26,13 +29,10 @@ fn main() {
 }
 
 fn fingerprints() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let corpus = std::env::var_os("REPLYGUARD_CORPUS").map(PathBuf::from);
-    let corpus = corpus.unwrap_or(root.join("../shared/corpus"));
-    let mut messages = messages_below(&root.join("tests/captures"));
-    messages.extend(messages_below(&corpus.join("messages")));
+    let mut messages = shared::captures();
+    messages.extend(shared::corpus());
     let (mut ours, mut theirs, mut ratios) = (Duration::ZERO, Duration::ZERO, Vec::new());
-    for message in &messages {
+    for (_, message) in &messages {
         let parse = fastest(|| drop(black_box(mail_parser::MessageParser::new().parse(message))));
         let view = View::read(message);
         let both = fastest(|| {
@@ -99,27 +99,4 @@ fn resident_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
-}
-
-/// The fastest of several rounds: what the work itself takes.
-fn fastest(work: impl Fn()) -> Duration {
-    let round = || {
-        let began = Instant::now();
-        work();
-        began.elapsed()
-    };
-    (0..20).map(|_| round()).min().unwrap_or_default()
-}
-
-fn messages_below(folder: &Path) -> Vec<Vec<u8>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(messages_below(&path));
-        } else if path.extension().is_some_and(|extension| extension == "eml") {
-            found.extend(fs::read(&path));
-        }
-    }
-    found
 }

@@ -1,17 +1,16 @@
-//! How long reading takes: classification and the subject message, beside mail-parser's full parse of
-//! the same bytes in the same run. Ratios only; seconds depend on the machine. `--each` prints them
-//! one by one.
+//! How long reading takes: classification and the subject message, beside mail-parser's full parse
+//! of the same bytes in the same run. Ratios only; seconds depend on the machine. `--each` prints
+//! them one by one.
 //!
-//! `scripts/bench reading` prints them; `scripts/bench instructions` counts instructions instead, which
-//! repeat exactly, of reading alone and of both doors of the judge, and compares them with
-//! `benches/instructions.txt`. `scripts/bench hostile` counts
-//! them for messages made of nothing but structure, at one size and at twice the size.
-//! Takes the messages of `tests/captures`, and of `../shared/corpus` or `REPLYGUARD_CORPUS` if there.
+//! `scripts/bench reading` prints them; `scripts/bench instructions` counts instructions instead,
+//! which repeat exactly, of reading alone and of both doors of the judge, and compares them with
+//! `benches/instructions.txt`. `scripts/bench hostile` counts them for messages made of nothing but
+//! structure, at one size and at twice the size. Takes the messages of `tests/captures`, and of
+//! `../shared/corpus` or `REPLYGUARD_CORPUS` if there.
 
-use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use replyguard::judge::classify::{Guarded, classify};
 use replyguard::judge::decide::decide;
@@ -32,6 +31,9 @@ use replyguard::mail::time::Timestamp;
 
 #[path = "../tests/support/hostile.rs"]
 mod hostile;
+mod shared;
+
+use shared::fastest;
 
 const KEY: FingerprintKey = FingerprintKey::new([0; 32]);
 
@@ -40,8 +42,7 @@ fn main() {
     if let Some(at) = arguments.iter().position(|argument| argument == "--hostile") {
         return read_hostile(arguments.get(at + 1), arguments.get(at + 2));
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut messages = messages_below(&root.join("tests/captures"));
+    let mut messages: Vec<_> = shared::captures().into_iter().map(message).collect();
     let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
     if has("--once") {
         for (_, message) in &messages {
@@ -52,9 +53,7 @@ fn main() {
     if has("--decide") {
         return messages.iter().for_each(|(_, message)| decide_once(message));
     }
-    let corpus = std::env::var_os("REPLYGUARD_CORPUS").map(PathBuf::from);
-    messages
-        .extend(messages_below(&corpus.unwrap_or(root.join("../shared/corpus")).join("messages")));
+    messages.extend(shared::corpus().into_iter().map(message));
     let (mut judged, mut whole) = (Measured::default(), Measured::default());
     for (path, message) in &messages {
         let bytes = message.bytes();
@@ -137,16 +136,6 @@ fn read(message: &Message) -> replyguard::judge::Case {
     read_alone(message, &Site::default(), &KEY)
 }
 
-/// The fastest of several rounds: what the work itself takes, without what else the machine does.
-fn fastest(work: impl Fn()) -> Duration {
-    let round = || {
-        let began = Instant::now();
-        work();
-        began.elapsed()
-    };
-    (0..20).map(|_| round()).min().unwrap_or_default()
-}
-
 /// Both doors of the judge: reads a message that came with the null reverse-path for one recipient,
 /// and decides about it with nothing known.
 fn decide_once(message: &Message) {
@@ -173,24 +162,8 @@ fn decide_once(message: &Message) {
     black_box(decide(&envelope, &case, &Evidence::default(), &Policy::default(), now));
 }
 
-/// The messages below a folder, as much of them as the daemon would read.
-fn messages_below(folder: &Path) -> Vec<(PathBuf, Message)> {
-    let mut open = vec![folder.to_owned()];
-    let mut files = Vec::new();
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.path() {
-                path if path.is_dir() => open.push(path),
-                path if path.extension().is_some_and(|ending| ending == "eml") => files.push(path),
-                _ => {}
-            }
-        }
-    }
-    files.sort();
-    let read = |path: PathBuf| {
-        let mut bytes = fs::read(&path).ok()?;
-        bytes.truncate(CLASSIFY_BYTES_MAX);
-        Some((path, Message::new(bytes, Completeness::Whole)))
-    };
-    files.into_iter().filter_map(read).collect()
+/// As much of a message as the daemon would read.
+fn message((path, mut bytes): (PathBuf, Vec<u8>)) -> (PathBuf, Message) {
+    bytes.truncate(CLASSIFY_BYTES_MAX);
+    (path, Message::new(bytes, Completeness::Whole))
 }

@@ -33,6 +33,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use mail_auth::common::crypto::{RsaKey, Sha256};
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::{DkimSigner, Done};
+use replyguard::wire::milter::frame;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 const CONNECTIONS: usize = 20;
@@ -278,10 +279,7 @@ struct Talk {
 
 impl Talk {
     fn say(&mut self, letter: u8, data: &[u8]) {
-        let length = u32::try_from(data.len() + 1).unwrap();
-        self.pending.extend(length.to_be_bytes());
-        self.pending.push(letter);
-        self.pending.extend(data);
+        self.pending.extend(frame(letter, data));
     }
 
     fn flush(&mut self) -> io::Result<()> {
