@@ -7,6 +7,7 @@ mod rspamd;
 mod vacations;
 mod ways;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::{DkimSigner, Done};
@@ -24,7 +25,7 @@ impl Signer {
         let key = Ed25519Key::from_pkcs8_der(&pkcs8).unwrap();
         let record = format!(
             "s._domainkey.{domain} TXT \"v=DKIM1; k=ed25519; p={}\"",
-            base64(&key.public_key())
+            BASE64_STANDARD.encode(key.public_key())
         );
         let signer = DkimSigner::from_key(key).domain(domain).selector("s");
         let signer = signer.headers(["From", "To", "Subject", "Date", "Message-ID"]);
@@ -40,29 +41,5 @@ impl Signer {
     pub fn sign(&self, letter: &str) -> String {
         let signature = self.signer.sign(letter.as_bytes()).unwrap();
         format!("{}{letter}", signature.to_header())
-    }
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let number = three.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte))
-            << (8 * (3 - three.len()));
-        for place in 0..4 {
-            let digit = (number >> (18 - 6 * place)) & 63;
-            let letter = char::from(LETTERS[usize::try_from(digit).unwrap()]);
-            text.push(if place > three.len() { '=' } else { letter });
-        }
-    }
-    text
-}
-
-#[test]
-fn bytes_are_written_in_base64() {
-    for (bytes, text) in
-        [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-    {
-        assert_eq!(base64(bytes.as_bytes()), text);
     }
 }

@@ -1,6 +1,7 @@
 //! The ways mail comes to a mail host, and the answers that follow: content filters, gateways,
 //! accounts, forwarding users, and programs that answer another address than MAIL FROM.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 
 use crate::claim::Port;
@@ -9,8 +10,8 @@ use crate::ledger::{Ledger, mark};
 use crate::mail::{letter, vacation_reply};
 use crate::servers::missing;
 use crate::sink::Sink;
+use crate::taps::Signer;
 use crate::taps::host::{ALICE, BOB, Changes, FORGER, GENUINE, MailHost, ZONE, outcome};
-use crate::taps::{Signer, base64};
 use crate::wait::until;
 
 const AUTHENTICATED: &str = "authenticated deliver authenticated";
@@ -82,7 +83,8 @@ fn a_hijacked_account_proves_nobody_else() {
     let zone = format!("{ZONE}plain.example MX 10 mx.plain.example\n");
     let host = MailHost::with(&zone, changes);
     let mut client = host.from(FORGER);
-    let reply = client.command(&format!("AUTH PLAIN {}", base64(b"\0alice\0stolen")));
+    let reply =
+        client.command(&format!("AUTH PLAIN {}", BASE64_STANDARD.encode(b"\0alice\0stolen")));
     assert_eq!(reply.code(), 235, "{reply:?}");
     let mut judged = |mail_from: &str, id: &str| {
         host.reply_to(mail_from, || {
