@@ -24,6 +24,11 @@ impl<T: Copy> Words<T> {
         (self.word)(value)
     }
 
+    /// All words, in the order of the list.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        self.all.iter().map(|value| (self.word)(*value))
+    }
+
     /// The value of a word, in its letter case; `None` for any other text.
     pub fn find(&self, word: &str) -> Option<T> {
         self.all.iter().copied().find(|value| (self.word)(*value) == word)

@@ -16,6 +16,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use crate::audit::words::MATCHED_BY;
 use crate::guard::Guard;
 use crate::guard::loops::LoopHealth;
 use crate::guard::tap::Tap;
@@ -206,9 +207,6 @@ pub struct Outcomes {
 const OUTCOME_WORDS: [&str; 6] =
     ["relayed", "held", "discarded", "deferred", "refused", "unanswered"];
 
-/// By what a subject message can be found, as `guard/count.rs` names it.
-const SUBJECTS_FOUND: [&str; 4] = ["queue-id", "message-id", "envelope-id", "pair"];
-
 /// The pages.
 pub fn router(admin: Arc<Admin>) -> Router {
     Router::new()
@@ -315,7 +313,7 @@ impl Admin {
 
     fn subjects(&self) -> SubjectsStatus {
         let count = |word| self.guard.meter().counted(SUBJECTS, &[("found", word)]);
-        let found = SUBJECTS_FOUND.iter().map(|word| count(word)).sum();
+        let found = MATCHED_BY.words().map(count).sum();
         SubjectsStatus { judged: found + count("stranger") + count("none"), found }
     }
 
