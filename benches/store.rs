@@ -2,7 +2,8 @@
 //! look-up costs, memory; and how soon the file of a process that was killed is open again.
 //!
 //! Method: for each size a child process fills a file; another adds the last records one by one,
-//! looks up, goes on writing, and is killed (`SIGKILL`); this process then opens the file. Ratios, because the machine is what it is.
+//! looks up, goes on writing, and is killed (`SIGKILL`); this process then opens the file. Ratios,
+//! because the machine is what it is.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! What the milter tap costs beside OpenDKIM with OpenDMARC, and beside rspamd with the same checks.
+//! What the milter tap costs beside OpenDKIM with OpenDMARC, and beside rspamd with the same
+//! checks.
 //!
 //! Method: this program is the MTA: 20 connections at once, one message a connection, every message
 //! with its own Message-ID and an RSA-2048 signature, DNS on loopback, caches warm. Each filter is

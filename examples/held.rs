@@ -1,5 +1,5 @@
-//! Who was spared: reads an audit log, across its rotated files, and counts what was held, by reason
-//! and by recipient's domain.
+//! Who was spared: reads an audit log, across its rotated files, and counts what was held, by
+//! reason and by recipient's domain.
 //!
 //! `cargo run --example held -- /var/lib/replyguard/audit.jsonl`
 

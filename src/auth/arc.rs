@@ -8,9 +8,9 @@
 //! A seal that holds proves only that the sealer wrote the results before it. Whether he is to be
 //! believed is a question of names (`ArcReport::believed`): anybody can seal anything.
 //!
-//! Why not mail-auth's `verify_arc`: it asks a resolver of its own and takes the current clock, fails
-//! a body that ends in lines of white space, and believes a signature that leaves From unsigned.
-//! Its cryptography is used.
+//! Why not mail-auth's `verify_arc`: it asks a resolver of its own and takes the current clock,
+//! fails a body that ends in lines of white space, and believes a signature that leaves From
+//! unsigned. Its cryptography is used.
 
 use std::collections::HashSet;
 

@@ -3,7 +3,8 @@
 //! Takes: the response and its case. Gives: `Known` for each recipient. One round trip a message,
 //! a second one where an inside host gave a message back. A failure becomes a `Gap`; a record that
 //! is still pending is waited for.
-//! Bounds: `limits_of_memory::RECALL_DEADLINE` a round trip, `limits_of_memory::PENDING_WAIT_MAX` in all.
+//! Bounds: `limits_of_memory::RECALL_DEADLINE` a round trip, `limits_of_memory::PENDING_WAIT_MAX`
+//! in all.
 
 use tokio::time::{Instant, sleep, timeout};
 

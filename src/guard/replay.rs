@@ -5,7 +5,8 @@
 //! Why: a signature says who signed, and not to whom; who holds one signed message can send it to
 //! all our users, with its author for the reverse-path (RFC 6376 §8.6). What that means is for the
 //! judge to say. A failure of the memory becomes a `Gap`.
-//! Bounds: `limits_of_memory::SIGNATURES_COUNTED_MAX` signatures, one round trip of `RECALL_DEADLINE`.
+//! Bounds: `limits_of_memory::SIGNATURES_COUNTED_MAX` signatures, one round trip of
+//! `RECALL_DEADLINE`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

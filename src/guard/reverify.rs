@@ -1,9 +1,9 @@
 //! Station 4, the part that verifies anew what a response embeds.
 //!
-//! Takes: the response and its case. Gives: `Findings` of our own: SPF of the client that our border
-//! line names, for the reverse-path that our system wrote down; the signatures of the embedded
-//! message. A tap's record or our own Authentication-Results come before them: they were made when
-//! the message came in, and a key or record may be gone by now.
+//! Takes: the response and its case. Gives: `Findings` of our own: SPF of the client that our
+//! border line names, for the reverse-path that our system wrote down; the signatures of the
+//! embedded message. A tap's record or our own Authentication-Results come before them: they were
+//! made when the message came in, and a key or record may be gone by now.
 //! Bounds: the deadline of the whole evidence; nothing is asked when what is known decides already.
 //! Standards: RFC 7208, RFC 6376.
 

@@ -4,8 +4,8 @@
 //! Takes: the response and its case. Gives: `Findings` of the sealers that the configuration names.
 //! They come before all others and can only prove: SPF of a forwarder's address fails by design,
 //! and that is what they are for.
-//! Bounds: the deadline of the whole evidence; nothing is asked when the last sealer is not named, or when every
-//! recipient is proven already.
+//! Bounds: the deadline of the whole evidence; nothing is asked when the last sealer is not named,
+//! or when every recipient is proven already.
 //! Standards: RFC 8617.
 
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! What the taps did since the start, for `status` and the metrics: each tap for itself.
 //!
-//! Takes: what happened, and when. Gives: counts, messages a minute, and how long verification takes
-//! lately. Bounds: three taps, some numbers each.
+//! Takes: what happened, and when. Gives: counts, messages a minute, and how long verification
+//! takes lately. Bounds: three taps, some numbers each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -3,14 +3,15 @@
 //! Takes: a case, the recipient it is judged for, and the records found under the names it knows
 //! its subject message by. Gives: `Answered`, or the `Gap` that says why there is none. Pure: the
 //! store is asked in between, by `guard`.
-//! Bounds: `limits_of_memory::SUBJECTS_MAX` records in question, `limits_of_memory::LOOK_UPS_MAX` names.
+//! Bounds: `limits_of_memory::SUBJECTS_MAX` records in question, `limits_of_memory::LOOK_UPS_MAX`
+//! names.
 //! Standards: RFC 3461 §6.3, RFC 3834 §3.1.5, RFC 5322 §3.6.4, RFC 8098 §3.2.5.
 //!
 //! The rule is *nearest unanswered*: of the best kind of name the latest record that came before
 //! the response and that this responder has not answered yet. Why not the worst: one forged mail
 //! would silence all replies to its victim. Why not simply the latest: a forger would ride on a
-//! genuine mail. Only where two cannot be told apart (within `limits_of_memory::ALIKE_WITHIN`, or when the
-//! responder is no recipient of either) the worst verdict counts.
+//! genuine mail. Only where two cannot be told apart (within `limits_of_memory::ALIKE_WITHIN`, or
+//! when the responder is no recipient of either) the worst verdict counts.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! What is decided for one recipient, and what came of it.
 //!
 //! Gives: `Verdict`, `LoopFinding`, `Action`, `Reason`, `Decision`. The reasons are a closed list
-//! of stable codes: they stand in the audit log, in SMTP replies and in `docs/reference/reasons.md`.
+//! of stable codes: they stand in the audit log, in SMTP replies and in
+//! `docs/reference/reasons.md`.
 
 use std::fmt;
 

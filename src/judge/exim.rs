@@ -1,5 +1,5 @@
-//! What Exim posts of inbound mail from its ACL for DATA: one line of words, most of them in Base64,
-//! because nothing else that its expansions make is safe from what strangers write.
+//! What Exim posts of inbound mail from its ACL for DATA: one line of words, most of them in
+//! Base64, because nothing else that its expansions make is safe from what strangers write.
 //!
 //! Takes: `id=… ip=… host=… helo=… from=… rcpt=… auth=… header=… results=…`, in any order. Gives:
 //! `Posted`: what a tap would have seen, and what Exim found out of the signatures. Errors:

@@ -10,10 +10,10 @@
 //! Authentication-Results, ARC, DKIM-Signature, X-Sieve, X-Spam, our trace) are left out.
 //!
 //! What a campaign joins: bounces and replies that return a whole message, of one author's domain,
-//! one subject and the same parts, that differ in nothing but addresses and the recipients' own names.
-//! A run that changes words, numbers or pictures with every message is as many campaigns, and a
-//! response that returns a header or nothing has none. More would be joined wrongly: copies of a
-//! campaign are stored once, and a release must not show one sender what was sent to another.
+//! one subject and the same parts, that differ in nothing but addresses and the recipients' own
+//! names. A run that changes words, numbers or pictures with every message is as many campaigns,
+//! and a response that returns a header or nothing has none. More would be joined wrongly: copies
+//! of a campaign are stored once, and a release must not show one sender what was sent to another.
 
 use std::borrow::Cow;
 use std::fmt;

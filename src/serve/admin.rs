@@ -1,7 +1,7 @@
 //! How the daemon is: for `replyguard status`, for monitoring, for people.
 //!
-//! `GET /status` is a `Status` as JSON, `GET /metrics` OpenMetrics, `GET /healthz` 200 or 503 with a
-//! line for each trouble. All on `admin.socket`, which its permissions guard, and on
+//! `GET /status` is a `Status` as JSON, `GET /metrics` OpenMetrics, `GET /healthz` 200 or 503 with
+//! a line for each trouble. All on `admin.socket`, which its permissions guard, and on
 //! `admin.console`. Nothing of a message or a mail address stands in any of them.
 
 use std::sync::Arc;

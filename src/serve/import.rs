@@ -1,7 +1,8 @@
 //! The HTTP tap: other programs post what they found out of inbound mail.
 //!
-//! `POST /inbound` takes our own JSON (docs/taps.md), `POST /rspamd` what rspamd's metadata exporter
-//! sends, `POST /exim` what Exim's ACL does. 204: remembered. 400: it cannot be read, and why. 401: the token is missing or wrong.
+//! `POST /inbound` takes our own JSON (docs/taps.md), `POST /rspamd` what rspamd's metadata
+//! exporter sends, `POST /exim` what Exim's ACL does. 204: remembered. 400: it cannot be read, and
+//! why. 401: the token is missing or wrong.
 //! Bounds: `limits::POSTED_BYTES_MAX` bytes, the clients of `serve::http`.
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What the memory of loops needs around it: files that outlive a restart, and the next hops' names.
+//! What the memory of loops needs around it: files that outlive a restart, and the next hops'
+//! names.
 //!
 //! Takes: the state directory, the next hops. Gives: two files, written every `TIDY_EVERY` when
 //! something changed and at the stop; addresses, asked for again every `NEXT_HOP_NAMES_EVERY`.

@@ -2,8 +2,9 @@
 //!
 //! Takes: a path in the state directory, `Settings`, the store's keys. Gives: `Embedded`, which one
 //! process has, and `Snapshot`, which others may read from meanwhile. What is remembered can be
-//! recalled at once, from memory; one thread writes it, gathering for `limits_of_memory::STORE_GATHER`, so a
-//! crash loses the last of that and one write: some 50 ms, more on a busy machine.
+//! recalled at once, from memory; one thread writes it, gathering for
+//! `limits_of_memory::STORE_GATHER`, so a crash loses the last of that and one write: some 50 ms,
+//! more on a busy machine.
 //! Errors: `OpenError` at the start. A damaged file is set aside, and the store begins anew: it is
 //! a cache. A disk that fails later costs records, is told by `health`, and is tried again.
 //! Bounds: those of `rows` and `memory`; `limits_of_memory::STORE_QUEUE_MAX` changes wait.

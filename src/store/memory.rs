@@ -1,8 +1,8 @@
 //! Records of inbound messages in memory: lost at a restart.
 //!
 //! Takes: `Settings`. Bounds: records and bytes, the least recently used go first; nobody who can
-//! choose what comes in (a client, a MAIL FROM) owns more than `limits_of_memory::OWNER_SHARE` of them, his
-//! oldest go first. What is too old is not given, whether it was let go yet or not.
+//! choose what comes in (a client, a MAIL FROM) owns more than `limits_of_memory::OWNER_SHARE` of
+//! them, his oldest go first. What is too old is not given, whether it was let go yet or not.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

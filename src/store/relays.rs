@@ -1,11 +1,11 @@
 //! Gateways that nobody declared: self-protection against SPF results that are about them.
 //!
-//! Takes: a store. Gives: `Relays`, the same store, which watches what is remembered. A client whose
-//! mail fails SPF for many domains, passes for few, and bears signatures of the domains it fails for
-//! is no forger, who cannot sign for them: it is a gateway or forwarder, and SPF is about it, not
-//! about the peer. Its SPF and DMARC results count as unknown, with a gap and an alarm.
-//! Bounds: `limits_of_memory::RELAYS_WATCHED_MAX` clients, the least recently seen go first; forgotten at a
-//! restart and learnt again.
+//! Takes: a store. Gives: `Relays`, the same store, which watches what is remembered. A client
+//! whose mail fails SPF for many domains, passes for few, and bears signatures of the domains it
+//! fails for is no forger, who cannot sign for them: it is a gateway or forwarder, and SPF is about
+//! it, not about the peer. Its SPF and DMARC results count as unknown, with a gap and an alarm.
+//! Bounds: `limits_of_memory::RELAYS_WATCHED_MAX` clients, the least recently seen go first;
+//! forgotten at a restart and learnt again.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! ARC chains against real DNS on loopback: sealed here with mail-auth's cryptography over fields
-//! written in their canonical form, real ones of other projects' suites, and what a seal proves of a
-//! bounce's recipient.
+//! written in their canonical form, real ones of other projects' suites, and what a seal proves of
+//! a bounce's recipient.
 
 use std::collections::HashSet;
 use std::fmt::Write;

@@ -1,7 +1,8 @@
 //! Reading measured against hard cases: mail that looks like what it is not.
 //!
 //! Goal: structure decides, words come last, and a doubt is personal mail. Method: one row for each
-//! message in the style of a real program, with the reverse-path it is sent with; the class in full.
+//! message in the style of a real program, with the reverse-path it is sent with; the class in
+//! full.
 
 use replyguard::judge::fingerprint::FingerprintKey;
 use replyguard::judge::read_alone;

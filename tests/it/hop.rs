@@ -1,4 +1,5 @@
-//! A next hop for tests: it does its duty, or at any stage what it is told; and it tells what it saw.
+//! A next hop for tests: it does its duty, or at any stage what it is told; and it tells what it
+//! saw.
 //!
 //! It reads the end of a message on its own, strictly, so that it can witness against our reader.
 //! `Net` puts several of them behind `relay::connect::Connect`, in memory, and counts connections.

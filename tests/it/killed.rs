@@ -1,4 +1,5 @@
-//! The embedded store's writer, killed: what it has said is on disk is there, and the rest is little.
+//! The embedded store's writer, killed: what it has said is on disk is there, and the rest is
+//! little.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};

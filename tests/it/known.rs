@@ -1,9 +1,9 @@
 //! The measured figures in `docs/what-can-be-known.md` and `docs/reference/openspf.md`.
 //!
-//! Goal: what the documents say of reading and of SPF is what is measured. Method: each table is made
-//! anew and compared. `UPDATE=1 cargo test --test it known` writes them. A table that differs is an
-//! error in CI (`CI=…` or `REPLYGUARD_NO_SKIP=1`), and otherwise said. Where the corpus is missing:
-//! SKIPPED, because it is not part of the project.
+//! Goal: what the documents say of reading and of SPF is what is measured. Method: each table is
+//! made anew and compared. `UPDATE=1 cargo test --test it known` writes them. A table that differs
+//! is an error in CI (`CI=…` or `REPLYGUARD_NO_SKIP=1`), and otherwise said. Where the corpus is
+//! missing: SKIPPED, because it is not part of the project.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

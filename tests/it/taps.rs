@@ -1,8 +1,8 @@
 //! Messages of other projects' suites through a tap, and an answer to each.
 //!
-//! Goal: what the suites call no pass lets no answer out as *authenticated*, from the bytes that come
-//! in to the verdict on the reply. Method: a tap over real DNS on loopback and a store; then a reply
-//! of ann to MAIL FROM. Where the suites are missing: SKIPPED.
+//! Goal: what the suites call no pass lets no answer out as *authenticated*, from the bytes that
+//! come in to the verdict on the reply. Method: a tap over real DNS on loopback and a store; then a
+//! reply of ann to MAIL FROM. Where the suites are missing: SKIPPED.
 
 use std::sync::Arc;
 use std::time::Duration;

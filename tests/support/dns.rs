@@ -1,10 +1,10 @@
 //! A DNS server for tests: UDP and TCP on one ephemeral loopback port, in a thread of its own.
 //!
 //! Takes: a zone as text, `NAME TYPE VALUE` a line, `#` for comments. TYPE is A AAAA MX TXT PTR
-//! CNAME or SPF; a TXT value is one or more strings in quotes. `*.name` is a wildcard; `\032` in
-//! a name is a space. It answers as a recursive server that knows the whole tree from the root: aliases are followed,
-//! and what is not there is NXDOMAIN or an empty answer, with a SOA.
-//! `fault` makes it misbehave; `asked` tells what it was asked.
+//! CNAME or SPF; a TXT value is one or more strings in quotes. `*.name` is a wildcard; `\032` in a
+//! name is a space. It answers as a recursive server that knows the whole tree from the root:
+//! aliases are followed, and what is not there is NXDOMAIN or an empty answer, with a SOA. `fault`
+//! makes it misbehave; `asked` tells what it was asked.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 

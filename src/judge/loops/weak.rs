@@ -12,9 +12,10 @@
 //! What it cannot do. Two messages are one to it when the same author's program handed both to the
 //! same server with the same subject, and that server writes lines without queue id, in the same
 //! second. A message without any Received line has no past: nobody can have rewritten it, its weak
-//! fingerprint is the strong one, and this first sighting is not joined with the later ones. A forwarder that removes older Received lines, or makes a new message (an
-//! attachment, a quotation), makes a stranger of it; and the From that a list rewrites for DMARC
-//! joins only what comes after the rewriting.
+//! fingerprint is the strong one, and this first sighting is not joined with the later ones. A
+//! forwarder that removes older Received lines, or makes a new message (an attachment, a
+//! quotation), makes a stranger of it; and the From that a list rewrites for DMARC joins only what
+//! comes after the rewriting.
 
 use crate::judge::fingerprint::{Fingerprint, FingerprintKey, single_spaced};
 use crate::judge::words::folded;

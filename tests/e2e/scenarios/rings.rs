@@ -1,5 +1,6 @@
 //! Rings of real forwarders, which leave the message as it is, or take our trace away, or rewrite
-//! it: all are cut early, and nobody gets a bounce. Alone they run to 31 hops (Exim) or 50 (Postfix).
+//! it: all are cut early, and nobody gets a bounce. Alone they run to 31 hops (Exim) or 50
+//! (Postfix).
 
 use std::net::SocketAddr;
 

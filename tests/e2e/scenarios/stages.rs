@@ -1,7 +1,7 @@
 //! One message, two recipients, one of them held: a next hop that fails at every stage.
 //!
-//! One reply stands for both. Whatever the next hop does: who was told 250 has his copy, at the next
-//! hop or in quarantine; nothing is held of what the client will bring again.
+//! One reply stands for both. Whatever the next hop does: who was told 250 has his copy, at the
+//! next hop or in quarantine; nothing is held of what the client will bring again.
 
 use std::time::Duration;
 
