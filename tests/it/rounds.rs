@@ -230,8 +230,8 @@ fn a_crowd_that_answers_one_domain_is_heard_of_once_an_hour() {
     for n in 0..2000 {
         let own = format!("p{n}@uni.example");
         let other = format!("x{n}@shop.example");
-        let text =
-            reply(&own, &other, n, &format!("{n}@shop.example"), &format!("{n}@shop.example"));
+        let id = format!("{n}@shop.example");
+        let text = reply(&own, &other, n, &id, &id);
         let passed = guard.take(&text, "", &[&other], "127.0.0.1").remove(0);
         assert_eq!(passed.finding, None);
         told.extend(passed.round.crowd().map(|sent| (n, sent)));

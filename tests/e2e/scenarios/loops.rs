@@ -1,5 +1,6 @@
 //! Mail that goes round: two hosts that forward to one another, the guard between them.
 
+use super::rings::{HERE, THERE, theirs};
 use super::{ALICE, BOB};
 use crate::client::{Client, Mail};
 use crate::guard::{Guard, Settings};
@@ -8,10 +9,6 @@ use crate::servers::missing;
 use crate::servers::postfix::{self, Postfix};
 use crate::sink::Sink;
 use crate::wait::until;
-
-/// Forwards to `there@branch.example`, which forwards back.
-const HERE: &str = "here@ours.example";
-const THERE: &str = "there@branch.example";
 
 /// Goal: a loop ends early and in silence. Method: a letter may come back once, somebody's bounce
 /// not at all; then they are held, nobody gets a notice, and other mail goes its way.
@@ -24,15 +21,7 @@ fn a_loop_of_two_forwards_is_cut() {
     let front = crate::claim::Port::claim();
     let ours = postfix::Settings::default().forward(HERE, THERE).variant_a(front.address());
     let ours = Postfix::start(&ours);
-    // Another site: it knows `branch.example`, and gives all other mail to its own way out.
-    let theirs = postfix::Settings::default()
-        .set("myhostname", "mx.branch.example")
-        .set("virtual_mailbox_domains", "branch.example")
-        .set("transport_maps", "texthash:/etc/postfix/transport")
-        .file("transport", format!("ours.example smtp:[127.0.0.1]:{}\n", ours.submission().port()))
-        .next_hop(sink.address())
-        .forward(THERE, HERE);
-    let theirs = Postfix::start(&theirs);
+    let theirs = theirs(&sink, ours.submission(), "", "");
     let guard = Guard::start_at(front, Settings::before(theirs.submission()));
 
     let mut inside = Client::open(ours.submission());

@@ -27,19 +27,24 @@ pub const REWRITES: &str =
 /// Writes a banner above the text.
 pub const BANNER: &str = "/^letter / PREPEND CAUTION: this came from outside.\n";
 
-/// The other site: it knows `branch.example`, forwards `there` back, and gives all other mail to
-/// its own way out.
-pub fn theirs(out: &Sink, ours: SocketAddr, header: &str, body: &str) -> Postfix {
-    let settings = postfix::Settings::default()
+/// The other site: it knows `branch.example`, rewrites header lines as it is told, and gives all
+/// other mail to its own way out.
+pub fn branch(out: &Sink, ours: SocketAddr, header: &str) -> postfix::Settings {
+    postfix::Settings::default()
         .set("myhostname", "mx.branch.example")
         .set("virtual_mailbox_domains", "branch.example")
         .set("transport_maps", "texthash:/etc/postfix/transport")
         .file("transport", format!("ours.example smtp:[127.0.0.1]:{}\n", ours.port()))
         .set("header_checks", "regexp:/etc/postfix/header")
         .file("header", header)
+        .next_hop(out.address())
+}
+
+/// It forwards `there` back, and rewrites bodies as well.
+pub fn theirs(out: &Sink, ours: SocketAddr, header: &str, body: &str) -> Postfix {
+    let settings = branch(out, ours, header)
         .set("body_checks", "regexp:/etc/postfix/body")
         .file("body", body)
-        .next_hop(out.address())
         .forward(THERE, HERE);
     Postfix::start(&settings)
 }

@@ -1,6 +1,6 @@
 //! Responders that answer one another, each with a new message: real ones, and over restarts.
 
-use super::rings::THERE;
+use super::rings::{THERE, branch};
 use super::{ALICE, BOB};
 use crate::claim::Port;
 use crate::client::{Client, Mail};
@@ -47,16 +47,9 @@ fn two_vacations_that_answer_one_another_are_ended() {
         .master(&listener(&our_port))
         .variant_a(front.address());
     let ours = Postfix::start(&ours);
-    let theirs = postfix::Settings::default()
-        .set("myhostname", "mx.branch.example")
-        .set("virtual_mailbox_domains", "branch.example")
-        .set("transport_maps", "texthash:/etc/postfix/transport")
-        .file("transport", format!("ours.example smtp:[127.0.0.1]:{}\n", ours.submission().port()))
-        .set("header_checks", "regexp:/etc/postfix/header")
-        .file("header", NO_MARKS)
+    let theirs = branch(&sink, ours.submission(), NO_MARKS)
         .mailboxes(their_boxes.lmtp())
-        .master(&listener(&their_port))
-        .next_hop(sink.address());
+        .master(&listener(&their_port));
     let theirs = Postfix::start(&theirs);
     // Why the list: what is known of the sender is another matter, and would hold it as well.
     let settings = Settings::before(theirs.submission()).set("lists.allow", vec![THERE]);

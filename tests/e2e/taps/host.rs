@@ -12,6 +12,7 @@ use crate::servers::dovecot::{self, Dovecot};
 use crate::servers::postfix::{self, Postfix};
 use crate::servers::shipped;
 use crate::sink::Sink;
+use crate::taps::Signer;
 use crate::wait::until;
 
 /// The address that `far.example` and its kind send from.
@@ -21,6 +22,11 @@ pub const FORGER: &str = "198.51.100.66";
 
 pub const ALICE: &str = "alice@ours.example";
 pub const BOB: &str = "bob@ours.example";
+
+/// The outcome of the answer to somebody who wrote himself.
+pub const AUTHENTICATED: &str = "authenticated deliver authenticated";
+/// And to somebody in whose name another wrote.
+pub const FAILED: &str = "failed quarantine failed-spf";
 
 /// Everybody's SPF and DMARC. `signed` proves itself by signatures alone.
 pub const ZONE: &str = "\
@@ -39,6 +45,11 @@ slow.example TXT \"v=spf1 ip4:192.0.2.55 -all\"
 _dmarc.slow.example TXT \"v=DMARC1; p=reject\"
 elsewhere.example MX 10 mx.elsewhere.example
 ";
+
+/// That, and the key of a signer.
+pub fn zone_with(signer: &Signer) -> String {
+    format!("{ZONE}{}\n", signer.zone())
+}
 
 pub struct MailHost {
     pub sink: Sink,

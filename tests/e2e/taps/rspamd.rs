@@ -6,10 +6,10 @@ use crate::mail::letter;
 use crate::servers::missing;
 use crate::servers::rspamd::Rspamd;
 use crate::taps::Signer;
-use crate::taps::host::{ALICE, Changes, FORGER, GENUINE, MailHost, ZONE, outcome};
+use crate::taps::host::{
+    ALICE, AUTHENTICATED, Changes, FAILED, FORGER, GENUINE, MailHost, ZONE, outcome,
+};
 use crate::wait::until;
-
-const AUTHENTICATED: &str = "authenticated deliver authenticated";
 
 /// Goal: a site with rspamd needs no second milter. Method: the shipped lines of its exporter; a
 /// user who is away gets genuine letters, by SPF and by signature alone, and forged ones.
@@ -32,20 +32,19 @@ fn what_rspamd_posts_decides() {
     let zone = format!("{ZONE}{}\n{}\n", signers[0].zone(), signers[1].zone());
     let mut host = MailHost::with(&zone, changes);
     let _rspamd = Rspamd::start(milter, host.guard.dns().address(), tap.address());
-    let failed = "failed quarantine failed-spf";
 
     let joe = "joe@far.example";
     let record = host.judged(GENUINE, joe, ALICE, &letter(joe, ALICE, "1"));
     assert_eq!(outcome(&record), AUTHENTICATED);
     assert_eq!(record["match"]["tap"], "http");
     let eve = "eve@far.example";
-    assert_eq!(host.outcome(FORGER, eve, ALICE, &letter(eve, ALICE, "2")), failed);
+    assert_eq!(host.outcome(FORGER, eve, ALICE, &letter(eve, ALICE, "2")), FAILED);
     let ann = "ann@signed.example";
     let signed = signers[0].sign(&letter(ann, ALICE, "3"));
     assert_eq!(host.outcome(FORGER, ann, ALICE, &signed), AUTHENTICATED);
     // His own DMARC passes; the answer would go to the victim.
     let spam = signers[1].sign(&letter("sales@spam.example", ALICE, "4"));
-    assert_eq!(host.outcome(FORGER, "victim@bank.example", ALICE, &spam), failed);
+    assert_eq!(host.outcome(FORGER, "victim@bank.example", ALICE, &spam), FAILED);
 
     // Without the guard mail comes in, and the answers wait.
     host.guard.crash();

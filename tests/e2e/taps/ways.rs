@@ -11,11 +11,10 @@ use crate::mail::{letter, vacation_reply};
 use crate::servers::missing;
 use crate::sink::Sink;
 use crate::taps::Signer;
-use crate::taps::host::{ALICE, BOB, Changes, FORGER, GENUINE, MailHost, ZONE, outcome};
+use crate::taps::host::{
+    ALICE, AUTHENTICATED, BOB, Changes, FAILED, FORGER, GENUINE, MailHost, ZONE, outcome, zone_with,
+};
 use crate::wait::until;
-
-const AUTHENTICATED: &str = "authenticated deliver authenticated";
-const FAILED: &str = "failed quarantine failed-spf";
 
 /// What amavis puts on top of what it gives back.
 const AMAVIS: &str = "X-Virus-Scanned: amavis at mx.ours.example\r\n\
@@ -188,7 +187,7 @@ fn a_helpdesk_that_answers_reply_to() {
         return;
     }
     let signer = Signer::of("signed.example");
-    let host = MailHost::start(&format!("{ZONE}{}\n", signer.zone()));
+    let host = MailHost::start(&zone_with(&signer));
     let help = "help@ours.example";
     let write = |mail_from: &str, from: &str, reply_to: &str, id: &str| {
         let text = letter(from, help, id);
@@ -220,7 +219,7 @@ fn a_replayed_signature_is_worth_one_answer() {
         return;
     }
     let signer = Signer::of("signed.example");
-    let host = MailHost::start(&format!("{ZONE}{}\n", signer.zone()));
+    let host = MailHost::start(&zone_with(&signer));
     let replayed = signer.sign(&letter("eve@signed.example", ALICE, "1"));
     let victim = "victim@signed.example";
     let first = host.judged(FORGER, victim, ALICE, &replayed);
