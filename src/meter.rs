@@ -83,6 +83,9 @@ metrics! {
     CLIENT_SESSIONS: Gauge "client_sessions",
         "Sessions of clients now",
         "Near `outbound.sessions_max`: clients get 421";
+    SESSIONS_REFUSED: Counter "sessions_refused",
+        "Connections to the proxy that were turned away: `stranger`, `full`, or `share` of one client",
+        "`share` or `full` rises: look in the log for who it is; `outbound.client_sessions_max`";
     HOP_SESSIONS: Gauge "next_hop_sessions",
         "Sessions with next hops that are in use now",
         "At `outbound.next_hop_sessions_max`: clients wait; raise it, or look why the next hop is slow";

@@ -63,7 +63,12 @@ pub const KEYS: &[Key] = &[
         "\"256MiB\"",
         "Bytes of messages in memory at once, all sessions together; past it DATA gets 452.",
     ),
-    new("outbound.sessions_max", "10000", "Clients at once; the next one gets 421."),
+    new("outbound.sessions_max", "10000", "Sessions of clients at once; the next one gets 421."),
+    new(
+        "outbound.client_sessions_max",
+        "0",
+        "Those of one client, an IPv4 address or an IPv6 /64, so that none shuts the others out. 0: half of them, but all for clients on this host, and where `allow_clients` names one other client alone. Unix sockets count for nobody.",
+    ),
     new(
         "outbound.next_hop_sessions_max",
         "40",
@@ -130,6 +135,11 @@ pub const KEYS: &[Key] = &[
         "tap.smtp.client",
         "\"xclient\"",
         "How the MTA behind is told the client's address: \"xclient\" (Postfix), \"proxy\" or \"proxy-v2\" (the PROXY protocol; Exim), \"none\".",
+    ),
+    new(
+        "tap.smtp.client_sessions_max",
+        "50",
+        "Sessions of one client there at once, an IPv4 address or an IPv6 /64; the next one gets 421. Not for `local.networks` and `tap.trusted_relays`, which bring the mail of many. Postfix allows one client 50 as well.",
     ),
     new(
         "tap.http.listen",

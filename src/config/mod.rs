@@ -89,8 +89,12 @@ pub struct Outbound {
     pub inspect_max: usize,
     /// Bytes of messages in memory at once.
     pub memory_max: u64,
-    /// Clients at once.
+    /// Sessions of clients at once.
     pub sessions_max: usize,
+    /// Those of one client.
+    pub client_sessions_max: usize,
+    /// Whose clients may have all of them.
+    pub client_sessions_exempt: Vec<IpNet>,
     /// Whether bare line ends are refused.
     pub refuse_bare_line_ends: bool,
     /// How long running transactions may take at a stop.

@@ -28,6 +28,7 @@ use crate::judge::policy::{
 };
 use crate::judge::site::Site;
 use crate::mail::address::Domain;
+use crate::mail::limits_of_clients::CLIENT_BITS_V6;
 use crate::relay;
 use crate::wire::endpoint::{Endpoint, NextHop, Protocol};
 
@@ -155,6 +156,13 @@ fn outbound(
     let inspect_max = section.size(source, "inspect_max", 16 << 10..=16 << 20);
     let memory_max = section.size(source, "memory_max", 1 << 20..=1 << 40);
     let sessions_max = section.number(source, "sessions_max", 1..=100_000);
+    let sessions_max = to_usize(sessions_max.map_or(10_000, |written| written.value));
+    let of_one = section.number(source, "client_sessions_max", 0..=100_000);
+    let of_one = of_one.map(|written| to_usize(written.value)).filter(|written| *written > 0);
+    let (client_sessions_max, client_sessions_exempt) = match of_one {
+        Some(written) => (written.min(sessions_max), Vec::new()),
+        None => usual_share(sessions_max, &allow_clients),
+    };
     let bare = section.value(source, "bare_line_end", |text| match text {
         "pass" => Ok(false),
         "refuse" => Ok(true),
@@ -168,7 +176,9 @@ fn outbound(
         allow_clients,
         inspect_max: to_usize(inspect_max.unwrap_or(256 << 10)),
         memory_max: memory_max.unwrap_or(256 << 20),
-        sessions_max: to_usize(sessions_max.map_or(10_000, |written| written.value)),
+        sessions_max,
+        client_sessions_max,
+        client_sessions_exempt,
         refuse_bare_line_ends: bare.is_some_and(|written| written.value),
         drain: drain.unwrap_or(SECOND * 30),
     };
@@ -176,6 +186,21 @@ fn outbound(
         source.fault(at, "`outbound.memory_max` must hold at least one `outbound.inspect_max`");
     }
     (outbound, relay)
+}
+
+/// Half of all for each client, so that no other is shut out; all for those on this host, and for
+/// one that is alone. Gives how many, and who may have all.
+fn usual_share(sessions_max: usize, allow_clients: &[IpNet]) -> (usize, Vec<IpNet>) {
+    let mut others = allow_clients
+        .iter()
+        .filter(|network| !loopback().iter().any(|loopback| loopback.contains(*network)));
+    let is_one = |network: &IpNet| match network {
+        IpNet::V4(network) => network.prefix_len() == 32,
+        IpNet::V6(network) => u32::from(network.prefix_len()) >= CLIENT_BITS_V6,
+    };
+    let is_alone = others.next().is_none_or(is_one) && others.next().is_none();
+    let of_one = if is_alone { sessions_max } else { sessions_max.div_ceil(2) };
+    (of_one, loopback().to_vec())
 }
 
 fn check_next_hops(

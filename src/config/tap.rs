@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use crate::config::file::{Section, Source, Written};
 use crate::config::words::{loopback, network};
 use crate::mail::address::Domain;
+use crate::mail::limits::TAP_SESSIONS_MAX;
+use crate::mail::limits_of_clients::PASS_CLIENT_SESSIONS_MAX;
 use crate::wire::endpoint::Endpoint;
 use crate::wire::proxy::Tells;
 
@@ -35,6 +37,8 @@ pub struct Tap {
     pub smtp_next_hops: Vec<Endpoint>,
     /// How they are told who the client is.
     pub smtp_tells: Tells,
+    /// Sessions of one of its clients at once.
+    pub smtp_client_sessions_max: usize,
     /// Whose Authentication-Results the milter tap writes; `None`: it writes none.
     pub authserv_id: Option<String>,
 }
@@ -76,7 +80,7 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         },
     });
     inner.end(source);
-    let (smtp, smtp_next_hops, smtp_tells) = smtp(&mut section, source);
+    let pass = smtp(&mut section, source);
     let (http, http_token) = http(&mut section, source);
     section.end(source);
     let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
@@ -89,9 +93,10 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         milter: milter.into_iter().flatten().map(|written| written.value).collect(),
         http,
         http_token,
-        smtp,
-        smtp_next_hops,
-        smtp_tells,
+        smtp: pass.listen,
+        smtp_next_hops: pass.next_hops,
+        smtp_tells: pass.tells,
+        smtp_client_sessions_max: pass.client_sessions_max,
         authserv_id: authserv_id.and_then(|written| written.value),
     };
     (tap, relays)
@@ -132,10 +137,15 @@ fn is_near(endpoint: &Endpoint) -> bool {
     }
 }
 
-fn smtp(
-    section: &mut Section<'_>,
-    source: &mut Source<'_>,
-) -> (Vec<Endpoint>, Vec<Endpoint>, Tells) {
+/// `[tap.smtp]`.
+struct Pass {
+    listen: Vec<Endpoint>,
+    next_hops: Vec<Endpoint>,
+    tells: Tells,
+    client_sessions_max: usize,
+}
+
+fn smtp(section: &mut Section<'_>, source: &mut Source<'_>) -> Pass {
     let mut inner = section.section(source, "smtp");
     let at = inner.at.clone();
     let values = |written: Option<Vec<Written<Endpoint>>>| {
@@ -147,6 +157,7 @@ fn smtp(
         let found = Tells::NAMES.iter().find(|(name, _)| *name == text).map(|(_, tells)| *tells);
         found.ok_or("write \"xclient\", \"proxy\", \"proxy-v2\" or \"none\"".to_owned())
     });
+    let of_one = inner.number(source, "client_sessions_max", 1..=TAP_SESSIONS_MAX as u64);
     inner.end(source);
     if !listen.is_empty() && next_hops.is_empty() {
         source.fault(at.clone(), "`tap.smtp.next_hop` is missing: name the MTA behind");
@@ -154,7 +165,10 @@ fn smtp(
     if next_hops.iter().any(|hop| listen.contains(hop)) {
         source.fault(at, "the next hop is our own listener: mail would go round");
     }
-    (listen, next_hops, tells.map(|written| written.value).unwrap_or_default())
+    let tells = tells.map(|written| written.value).unwrap_or_default();
+    let of_one = of_one.map(|written| to_usize(written.value));
+    let client_sessions_max = of_one.unwrap_or(PASS_CLIENT_SESSIONS_MAX);
+    Pass { listen, next_hops, tells, client_sessions_max }
 }
 
 fn field_name(text: &str) -> Result<Option<String>, String> {

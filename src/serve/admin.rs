@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use crate::audit::words::MATCHED_BY;
 use crate::guard::Guard;
@@ -30,6 +29,7 @@ use crate::meter::{
     TALK_ENTRIES, TALK_EVICTED, TALK_REFUSED, TAP_FAULTS, TAP_LAG, TAP_LATE, TAP_OVERLOADED,
     TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED, TAP_UNDECLARED,
 };
+use crate::serve::door::Door;
 use crate::store::relays::UNDECLARED;
 
 /// The role of a tap's listener.
@@ -39,10 +39,8 @@ pub const TAP_ROLE: &str = "tap";
 pub struct Admin {
     /// The guard.
     pub guard: Arc<Guard>,
-    /// Places for clients' sessions.
-    pub sessions: Arc<Semaphore>,
-    /// How many there are in all.
-    pub sessions_max: usize,
+    /// The door that clients come in by.
+    pub door: Arc<Door>,
     /// Where it listens, and what for.
     pub listeners: Vec<Listening>,
     /// The inbound path.
@@ -262,10 +260,7 @@ impl Admin {
             now: self.guard.now().to_string(),
             troubles: Vec::new(),
             listeners: self.listeners.clone(),
-            clients: InUse {
-                now: self.sessions_max.saturating_sub(self.sessions.available_permits()),
-                max: self.sessions_max,
-            },
+            clients: InUse { now: self.door.taken(), max: self.door.places_max() },
             next_hop_sessions: InUse { now: relay.sessions, max: relay.sessions_max },
             next_hops: relay
                 .hops

@@ -1,9 +1,10 @@
 //! Listeners: start, reload, drain, stop.
 //!
 //! Takes: a checked `Config`. Gives: a running `Server`. Errors: `StartError`, each for the
-//! administrator, with what to do. Bounds: `outbound.sessions_max` clients.
+//! administrator, with what to do. Bounds: `outbound.sessions_max` sessions of clients.
 
 pub mod admin;
+pub mod door;
 pub mod http;
 pub mod import;
 pub mod listen;
@@ -22,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use crate::audit::Trail;
@@ -39,11 +40,11 @@ use crate::guard::inquiry::{InForce, Inquiry};
 use crate::guard::loops::LoopMemory;
 use crate::guard::tap::{self, Tap};
 use crate::judge::subject::TapKind;
-use crate::mail::limits::{
-    EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, REFUSALS_MAX, TIDY_EVERY,
-};
+use crate::mail::limits::{EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, TIDY_EVERY};
+use crate::meter::SESSIONS_REFUSED;
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening, TAP_ROLE};
+use crate::serve::door::{Door, Refusal, Share};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{Locks, StateDir, StateError, remove_former_key};
@@ -99,7 +100,7 @@ pub struct Server {
     next_hops: Vec<NextHop>,
     taps: Taps,
     stopping: watch::Sender<Stopping>,
-    sessions: Arc<Semaphore>,
+    door: Arc<Door>,
     /// Where it says how it is.
     pages: Vec<Listener>,
     admin: Arc<Admin>,
@@ -114,9 +115,7 @@ pub struct Server {
 /// What all accept loops share.
 struct Shared {
     outbound: Outbound,
-    sessions: Arc<Semaphore>,
-    /// Those who are told that they may not come in.
-    refusals: Arc<Semaphore>,
+    door: Arc<Door>,
     stopping: watch::Sender<Stopping>,
 }
 
@@ -157,12 +156,11 @@ impl Server {
         let outbound = config.outbound.clone();
         let front = front(&outbound, &config.hostname, Arc::clone(&guard));
         let (stopping, _) = watch::channel(Stopping::No);
-        let sessions = Arc::new(Semaphore::new(outbound.sessions_max));
+        let door = door(&outbound);
         let pages = pages(&config.admin).await;
         let admin = Arc::new(Admin {
             guard: Arc::clone(&guard),
-            sessions: Arc::clone(&sessions),
-            sessions_max: outbound.sessions_max,
+            door: Arc::clone(&door),
             listeners: [
                 ("outbound", listen::endpoints(&listeners)),
                 (TAP_ROLE, taps.endpoints()),
@@ -183,7 +181,7 @@ impl Server {
             next_hops: config.relay.next_hops.clone(),
             taps,
             stopping,
-            sessions,
+            door,
             pages,
             admin,
             retention: config.store.retention,
@@ -222,19 +220,15 @@ impl Server {
             next_hops,
             taps,
             stopping,
-            sessions,
+            door,
             pages,
             admin,
             retention,
             _state,
             _locks,
         } = self;
-        let shared = Arc::new(Shared {
-            sessions,
-            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            outbound: outbound.clone(),
-            stopping: stopping.clone(),
-        });
+        let shared =
+            Arc::new(Shared { door, outbound: outbound.clone(), stopping: stopping.clone() });
         let mut accepting = JoinSet::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let front = Arc::new(Front { listener: number, ..front.clone() });
@@ -252,12 +246,10 @@ impl Server {
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
         while accepting.join_next().await.is_some() {}
-        let all = u32::try_from(outbound.sessions_max).unwrap_or(u32::MAX);
-        if timeout(outbound.drain, shared.sessions.acquire_many(all)).await.is_err() {
+        if !shared.door.is_left_within(outbound.drain).await {
             warn!("some transactions did not finish in time: they get 421");
             stopping.send_replace(Stopping::Now);
-            let last = FINAL_DEADLINE_STOPPING + QUIT_DEADLINE * 2;
-            let _ = timeout(last, shared.sessions.acquire_many(all)).await;
+            shared.door.is_left_within(FINAL_DEADLINE_STOPPING + QUIT_DEADLINE * 2).await;
         }
         let _ = tapping.await;
         keeping.abort();
@@ -346,6 +338,12 @@ fn talks(config: &Config) -> u32 {
     config.policy.loops.conversation.most()
 }
 
+fn door(outbound: &Outbound) -> Arc<Door> {
+    let sessions_max = outbound.client_sessions_max;
+    let exempt = outbound.client_sessions_exempt.clone();
+    Door::new("outbound", outbound.sessions_max, Share { sessions_max, exempt })
+}
+
 fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
     let kib = usize::try_from(outbound.memory_max / 1024).unwrap_or(Semaphore::MAX_PERMITS);
     Front {
@@ -375,12 +373,16 @@ fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
     let allowed = peer
         .ip()
         .is_none_or(|ip| shared.outbound.allow_clients.iter().any(|network| network.contains(&ip)));
-    if !allowed {
-        warn!(client = ?peer.ip(), "not in `outbound.allow_clients`: 554");
-        return refuse(peer, shared, "554 5.7.1 you may not speak to this guard\r\n");
-    }
-    let Ok(place) = Arc::clone(&shared.sessions).try_acquire_owned() else {
-        return refuse(peer, shared, "421 4.3.2 too many sessions, come back later\r\n");
+    let place = match allowed {
+        true => shared.door.enter(peer.ip()),
+        false => Err(Refusal::Stranger),
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(refusal) => {
+            front.guard.meter().count(SESSIONS_REFUSED, &[("why", refusal.as_str())]);
+            return shared.door.refuse(peer, refusal);
+        }
     };
     tokio::spawn(async move {
         let ip = peer.ip();
@@ -390,16 +392,6 @@ fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
         }
         drop(place);
     });
-}
-
-/// Past the bound the connection is just closed.
-fn refuse(peer: Peer, shared: &Shared, line: &'static str) {
-    if let Ok(place) = Arc::clone(&shared.refusals).try_acquire_owned() {
-        tokio::spawn(async move {
-            peer.refuse(line).await;
-            drop(place);
-        });
-    }
 }
 
 /// What is done now and then: idle sessions end, old held messages go, and a key that is not needed.

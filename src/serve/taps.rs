@@ -1,16 +1,17 @@
 //! The taps' listeners: who may speak to them, how many at once, until the server stops.
 //!
 //! Takes: `[tap]` of the configuration, the tap. Gives: `Taps`, running. Errors: `StartError`.
-//! Bounds: `limits::TAP_SESSIONS_MAX`.
+//! Bounds: `limits::TAP_SESSIONS_MAX` for MTAs, and as many again for the clients of the
+//! pass-through, of which each has its share.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::{Semaphore, watch};
+use tokio::join;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -18,6 +19,7 @@ use crate::guard::tap::Tap;
 use crate::guard::tapped::Counts;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::serve::StartError;
+use crate::serve::door::{Door, Refusal, Share};
 use crate::serve::http;
 use crate::serve::import::{self, Import};
 use crate::serve::listen::{Listener, Peer, endpoints};
@@ -47,7 +49,10 @@ struct Shared {
     milter: Arc<Milter>,
     pass: Arc<Pass>,
     allow_clients: Vec<ipnet::IpNet>,
-    sessions: Arc<Semaphore>,
+    /// For MTAs that speak milter.
+    milters: Arc<Door>,
+    /// For the whole world.
+    passes: Arc<Door>,
 }
 
 impl Taps {
@@ -92,7 +97,9 @@ impl Taps {
             milter: Arc::new(milter),
             pass: Arc::new(pass),
             allow_clients: config.tap.allow_clients.clone(),
-            sessions: Arc::new(Semaphore::new(TAP_SESSIONS_MAX)),
+            // Why no share: each process of an MTA has a connection, and one MTA is the rule.
+            milters: Door::new("tap.milter", TAP_SESSIONS_MAX, Share::everything()),
+            passes: Door::new("tap.smtp", TAP_SESSIONS_MAX, pass_share(config)),
         };
         Ok(Taps { listeners, posts, import, shared: Arc::new(shared) })
     }
@@ -113,11 +120,19 @@ impl Taps {
             accepting.spawn(serving);
         }
         while accepting.join_next().await.is_some() {}
-        let all = u32::try_from(TAP_SESSIONS_MAX).unwrap_or(u32::MAX);
-        if timeout(drain, self.shared.sessions.acquire_many(all)).await.is_err() {
+        let Shared { milters, passes, .. } = &*self.shared;
+        let left = join!(milters.is_left_within(drain), passes.is_left_within(drain));
+        if left != (true, true) {
             warn!("some taps did not finish in time: their MTAs go on without us");
         }
     }
+}
+
+/// Our own hosts and our gateways bring the mail of many.
+fn pass_share(config: &Config) -> Share {
+    let site = &config.policy.site;
+    let exempt = site.networks.iter().chain(&site.trusted_relays).copied();
+    Share { sessions_max: config.tap.smtp_client_sessions_max, exempt: exempt.collect() }
 }
 
 async fn accept(
@@ -134,17 +149,22 @@ async fn accept(
 
 fn admit(role: Role, peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) {
     let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
-    // Why closed without a word: the milter protocol has none, and the MTA goes on by its
-    // `milter_default_action`. The pass-through is there for the whole world.
-    if role == Role::Milter && !peer.ip().is_none_or(may_speak) {
-        Counts::add(&shared.tap.counts().refused);
-        warn!(client = ?peer.ip(), "not in `tap.allow_clients`: closed");
-        return;
-    }
-    let Ok(place) = Arc::clone(&shared.sessions).try_acquire_owned() else {
-        Counts::add(&shared.tap.counts().refused);
-        warn!("too many connections to the taps: closed");
-        return;
+    let place = match role {
+        Role::Milter if !peer.ip().is_none_or(may_speak) => Err(Refusal::Stranger),
+        Role::Milter => shared.milters.enter(peer.ip()),
+        Role::Smtp => shared.passes.enter(peer.ip()),
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(refusal) => {
+            Counts::add(&shared.tap.counts().refused);
+            return match role {
+                // Why without a word: the milter protocol has none, and the MTA goes on by its
+                // `milter_default_action`.
+                Role::Milter => shared.milters.close(peer, refusal),
+                Role::Smtp => shared.passes.refuse(peer, refusal),
+            };
+        }
     };
     let shared = Arc::clone(shared);
     tokio::spawn(async move {

@@ -167,6 +167,29 @@ fn what_is_in_force_is_printed_and_read_again() {
     assert_eq!(all_of(&read(&printed)), all_of(&config));
 }
 
+/// A client's share, where nothing is written: half of all, but all for this host, and for a client
+/// that is alone. What is written holds for everybody.
+#[test]
+fn the_usual_share_of_a_client_shuts_out_neither_the_others_nor_the_only_one() {
+    for (clients, written, of_one, is_this_host_free) in [
+        (r#"["127.0.0.0/8", "::1"]"#, "", 100, true),
+        (r#"["127.0.0.1", "192.0.2.1"]"#, "", 100, true),
+        (r#"["2001:db8:0:1::/64"]"#, "", 100, true),
+        (r#"["192.0.2.1", "192.0.2.2"]"#, "", 50, true),
+        (r#"["192.0.2.0/31"]"#, "", 50, true),
+        (r#"["2001:db8::/63"]"#, "client_sessions_max = 0", 50, true),
+        (r#"["127.0.0.0/8", "::1"]"#, "client_sessions_max = 7", 7, false),
+        (r#"["192.0.2.1"]"#, "client_sessions_max = 1000", 100, false),
+    ] {
+        let text =
+            format!("[outbound]\nsessions_max = 100\nallow_clients = {clients}\n{written}\n");
+        let outbound = read(&text).outbound;
+        let here = outbound.client_sessions_exempt.iter().map(ToString::to_string);
+        assert_eq!(outbound.client_sessions_max, of_one, "{text}");
+        assert_eq!(here.collect::<Vec<_>>() == ["127.0.0.0/8", "::1/128"], is_this_host_free);
+    }
+}
+
 #[test]
 fn lists_and_domains_come_from_files_too() {
     let folder = tempfile::tempdir().unwrap();
