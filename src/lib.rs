@@ -11,7 +11,7 @@
 //! | 4 | `serve` | own sockets, tasks, shutdown, reload |
 //! | 3 | `guard`, `config` | conduct the path; gather every room's settings |
 //! | 2 | `store`, `auth`, `relay`, `audit` | I/O, each one kind |
-//! | 1 | `judge`, `wire`, `meter` | pure: decide, speak protocols, count |
+//! | 1 | `judge`, `wire`, `meter` · `tls` | pure: decide, speak protocols, count · encrypt |
 //! | 0 | `mail` | pure: the words |
 
 #![cfg_attr(test, allow(clippy::string_slice, reason = "a test that meets the unexpected fails"))]
@@ -27,4 +27,5 @@ pub mod meter;
 pub mod relay;
 pub mod serve;
 pub mod store;
+pub mod tls;
 pub mod wire;

@@ -47,6 +47,7 @@ async fn pass(packets: &[&[u8]]) -> (Vec<u16>, Vec<Seen>) {
         bare_line_end: BareLineEnd::Pass,
         guard: Arc::clone(rig.guard()),
         budget_kib: Arc::clone(&rig.front.budget_kib),
+        tls: None,
     });
     let mut client = rig.connect_through(1 << 20);
     for packet in packets {

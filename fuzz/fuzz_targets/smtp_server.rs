@@ -9,6 +9,7 @@ use replyguard::mail::reply::Reply;
 use replyguard::wire::endpoint::Protocol;
 use replyguard::wire::keywords::Keywords;
 use replyguard::wire::line::{Content, ContentReader, LineReader};
+use replyguard::wire::secure::{Channel, Starttls};
 use replyguard::wire::smtp_client::{ReplyReader, mail_command, rcpt_command};
 use replyguard::wire::smtp_server::{Session, Step};
 use replyguard_fuzz::{packets, seeded};
@@ -28,6 +29,7 @@ impl Server {
         let keywords = Keywords::from_reply(&Reply::lines(250, &hello));
         let offer = Keywords::meet([&keywords], &[], 0);
         let session = Session::new(protocol, "guard.example", "ID", offer);
+        let session = session.over(Channel::Clear, Starttls::Offered);
         let lines = LineReader::default();
         Server { session, lines, content: None, said: Vec::new(), is_closed: false }
     }
@@ -57,6 +59,10 @@ impl Server {
     fn obey(&mut self, step: Step) {
         match step {
             Step::Say(reply) | Step::Reset(reply) => is_whole(&reply),
+            Step::StartTls(reply) => {
+                is_whole(&reply);
+                self.session.secured();
+            }
             Step::Close(reply) => {
                 is_whole(&reply);
                 self.is_closed = true;

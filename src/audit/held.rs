@@ -242,7 +242,7 @@ impl Holding<'_> {
 
     fn slip_envelope(&self) -> SlipEnvelope {
         let Envelope { client, mail, recipients: _ } = self.envelope;
-        let Client { ip, helo, xforward, listener: _ } = client;
+        let Client { ip, helo, xforward, listener: _, tls: _ } = client;
         let MailFrom { path: _, path_text, parameters } = mail;
         SlipEnvelope {
             client: ip.map(|ip| ip.to_string()),

@@ -285,7 +285,7 @@ impl Handled<'_> {
         decision: &Decision,
         evidence: Option<RecordedEvidence>,
     ) -> Record {
-        let Client { ip, helo, xforward, listener: _ } = &self.envelope.client;
+        let Client { ip, helo, xforward, listener: _, tls: _ } = &self.envelope.client;
         let known = self.evidence.and_then(|evidence| evidence.recipients.get(index));
         let answered = known.and_then(|known| known.answered.as_ref());
         let Decision { verdict, gaps, loop_finding, action, .. } = decision;
@@ -516,6 +516,7 @@ mod tests {
                 helo: "mta.example\x1b[2J".to_owned(),
                 xforward: vec![XforwardAttribute { name: "IDENT".into(), value: "4AB".into() }],
                 listener: 0,
+                tls: None,
             },
             mail: MailFrom {
                 path: ReversePath::Null,

@@ -415,13 +415,7 @@ impl Job<'_> {
         let _ = getrandom::fill(&mut fill);
         let envelope = &self.acted.envelope;
         let utf8 = envelope.mail.parameters.has("SMTPUTF8");
-        let with = match (self.acted.protocol, utf8) {
-            (Protocol::Lmtp, false) => "LMTP",
-            (Protocol::Lmtp, true) => "UTF8LMTP",
-            (Protocol::Smtp, true) => "UTF8SMTP",
-            (Protocol::Smtp, false) if self.extended => "ESMTP",
-            (Protocol::Smtp, false) => "SMTP",
-        };
+        let with = with(self.acted.protocol, self.extended, utf8, envelope.client.tls.is_some());
         let event = self.acted.event.to_string();
         let inquiry = self.guard.inquiry();
         let lap = u32::try_from(self.told.case.laps.len()).unwrap_or(u32::MAX);
@@ -431,6 +425,7 @@ impl Job<'_> {
             helo: &envelope.client.helo,
             ip: envelope.client.ip,
             with,
+            tls: envelope.client.tls.as_ref(),
             hostname: &self.guard.hostname,
             at: self.told.now,
         };
@@ -490,6 +485,21 @@ fn may_wait(refusal: &Reply, told: &Told<'_>) -> bool {
         // RFC 5321 §4.5.3.1.10: too many recipients.
         452 if refusal.enhanced().as_deref() == Some("4.5.3") => false,
         code => code < 500 && is_young(told.case.date, told.now),
+    }
+}
+
+/// What our `Received` line says it came with. RFC 3848 has no word for SMTP over TLS without EHLO.
+fn with(protocol: Protocol, extended: bool, utf8: bool, tls: bool) -> &'static str {
+    match (protocol, utf8, tls) {
+        (Protocol::Lmtp, false, false) => "LMTP",
+        (Protocol::Lmtp, false, true) => "LMTPS",
+        (Protocol::Lmtp, true, false) => "UTF8LMTP",
+        (Protocol::Lmtp, true, true) => "UTF8LMTPS",
+        (Protocol::Smtp, true, false) => "UTF8SMTP",
+        (Protocol::Smtp, true, true) => "UTF8SMTPS",
+        (Protocol::Smtp, false, false) if extended => "ESMTP",
+        (Protocol::Smtp, false, true) if extended => "ESMTPS",
+        (Protocol::Smtp, false, _) => "SMTP",
     }
 }
 

@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 
 use crate::mail::address::ForwardPath;
+use crate::mail::envelope::Secured;
 use crate::mail::limits::TRACE_RECIPIENTS_MAX;
 use crate::mail::time::Timestamp;
 
@@ -100,8 +101,11 @@ pub struct Arrival<'a> {
     pub helo: &'a str,
     /// Its address; `None` on a unix socket.
     pub ip: Option<IpAddr>,
-    /// ESMTP, SMTP, LMTP, UTF8SMTP, UTF8LMTP (RFC 3848, RFC 6531 §3.7.3).
+    /// ESMTP, SMTP, LMTP, UTF8SMTP, UTF8LMTP, with an S behind it over TLS (RFC 3848, RFC 6531
+    /// §3.7.3).
     pub with: &'a str,
+    /// The TLS it came over; `None` in the clear.
+    pub tls: Option<&'a Secured>,
     /// Our host name.
     pub hostname: &'a str,
     /// When.
@@ -139,8 +143,11 @@ pub fn lines(
         Some(IpAddr::V6(ip)) => format!("{} ([IPv6:{ip}])", plain(arrival.helo)),
         None => format!("{} (unix socket)", plain(arrival.helo)),
     };
+    let using =
+        arrival.tls.map(|tls| format!("\r\n\t(using {} with cipher {})", tls.version, tls.cipher));
     text.push_str(&format!(
-        "\r\nReceived: from {from}\r\n\tby {} (replyguard) with {} id {};\r\n\t{}\r\n",
+        "\r\nReceived: from {from}{}\r\n\tby {} (replyguard) with {} id {};\r\n\t{}\r\n",
+        using.unwrap_or_default(),
         arrival.hostname,
         arrival.with,
         trace.event,
@@ -256,6 +263,7 @@ mod tests {
             helo: "mx.uni.example",
             ip: Some("127.0.0.1".parse().unwrap()),
             with: "ESMTP",
+            tls: None,
             hostname: "guard.uni.example",
             at: Timestamp::from_millis(1_795_282_739_000),
         }
@@ -319,6 +327,22 @@ mod tests {
             assert!(lines.len() <= TRACE_LINES_BYTES_MAX);
             assert!(lines.lines().all(|line| line.len() < 100), "{lines}");
         }
+    }
+
+    #[test]
+    fn what_came_over_tls_says_so() {
+        let tls = Secured {
+            version: "TLSv1.2".to_owned(),
+            cipher: "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256".to_owned(),
+        };
+        let trace = Trace { site: "uni", event: "01J", lap: 0, recipients: &[] };
+        let arrival = Arrival { with: "ESMTPS", tls: Some(&tls), ..arrival() };
+        let lines = String::from_utf8(lines(&key(1), &trace, &arrival, &[0; 256])).unwrap();
+        let wanted = "([127.0.0.1])\r\n\t(using TLSv1.2 with cipher \
+            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256)\r\n\tby guard.uni.example (replyguard) \
+            with ESMTPS id 01J;";
+        assert!(lines.contains(wanted), "{lines}");
+        assert!(lines.lines().all(|line| line.len() < 100), "{lines}");
     }
 
     #[test]

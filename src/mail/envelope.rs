@@ -9,6 +9,15 @@ use std::net::IpAddr;
 
 use crate::mail::address::{ForwardPath, ReversePath};
 
+/// What TLS was agreed on with a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite, by its name in RFC 8446 §B.4 or RFC 5289.
+    pub cipher: String,
+}
+
 /// Who speaks to us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Client {
@@ -20,6 +29,8 @@ pub struct Client {
     pub xforward: Vec<XforwardAttribute>,
     /// At which of our listeners it spoke: 0 is the first of `outbound.listen`.
     pub listener: usize,
+    /// The TLS it speaks over; `None` in the clear.
+    pub tls: Option<Secured>,
 }
 
 impl Client {

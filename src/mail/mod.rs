@@ -10,6 +10,7 @@ pub mod header;
 pub mod limits;
 pub mod limits_of_clients;
 pub mod limits_of_memory;
+pub mod limits_of_tls;
 pub mod message;
 pub mod raw;
 pub mod received;

@@ -24,8 +24,9 @@ use crate::mail::address::Address;
 use crate::mail::envelope::xtext_decoded;
 use crate::mail::limits::{CONTENT_DEADLINE, MILTER_IDLE_DEADLINE, NETWORK_BUFFER_BYTES};
 use crate::mail::time::Timestamp;
+use crate::serve::gone::Gone;
 use crate::serve::room::{Room, Share};
-use crate::serve::smtp::{Gone, Stopping};
+use crate::serve::smtp::Stopping;
 use crate::wire::milter::{Actions, Frame, MilterFault};
 use crate::wire::milter_session::{Arrived, Edits, Session, Step};
 

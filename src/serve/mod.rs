@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod door;
+pub mod gone;
 pub mod http;
 pub mod import;
 pub mod listen;
@@ -15,6 +16,7 @@ pub mod rounds;
 pub mod smtp;
 pub mod state;
 pub mod taps;
+pub mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -357,6 +359,7 @@ fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
         },
         guard,
         budget_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+        tls: None,
     }
 }
 

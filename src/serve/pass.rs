@@ -27,8 +27,9 @@ use crate::mail::limits::{
 use crate::mail::reply::Reply;
 use crate::mail::time::Timestamp;
 use crate::relay::connect::{Connect, Sockets, Stream};
+use crate::serve::gone::Gone;
 use crate::serve::room::{Room, Share};
-use crate::serve::smtp::{Gone, Stopping};
+use crate::serve::smtp::Stopping;
 use crate::wire::endpoint::{Endpoint, Protocol};
 use crate::wire::keywords::Keywords;
 use crate::wire::passing::{Act, Passed, Passing};

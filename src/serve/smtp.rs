@@ -20,7 +20,7 @@ use tracing::debug;
 use ulid::Ulid;
 
 use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
-use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient};
+use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient, Secured};
 use crate::mail::limits::{
     BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
     FINAL_DEADLINE_ALONE, FINAL_DEADLINE_STOPPING, MESSAGE_TIME_MAX, NETWORK_BUFFER_BYTES,
@@ -28,9 +28,13 @@ use crate::mail::limits::{
 };
 use crate::mail::reply::Reply;
 use crate::relay::transaction::Transaction;
+use crate::serve::gone::Gone;
+use crate::serve::tls::{Begins, ListenerTls};
+use crate::tls::stream::Stream;
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
 use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
+use crate::wire::secure::{Channel, Starttls};
 use crate::wire::smtp_server::{Session, Step};
 
 /// What becomes of a bare CR or LF that could not end the message.
@@ -60,6 +64,8 @@ pub struct Front {
     pub guard: Arc<Guard>,
     /// Bytes of messages that may be in memory at once, in KiB.
     pub budget_kib: Arc<Semaphore>,
+    /// The TLS of this listener; `None` for none.
+    pub tls: Option<ListenerTls>,
 }
 
 /// How far the stop of the server has come.
@@ -71,23 +77,6 @@ pub enum Stopping {
     Drain,
     /// The deadline for running ones is over.
     Now,
-}
-
-/// The client went away, or never came to the point; nobody is left to answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Gone {
-    /// It closed the connection.
-    #[error("the client closed the connection")]
-    Closed,
-    /// The system says so.
-    #[error("client: {0}")]
-    Io(#[from] std::io::Error),
-    /// It did not take or give bytes in time.
-    #[error("the client said nothing for too long")]
-    Deadline,
-    /// The server stops.
-    #[error("shutting down, come back")]
-    Stopping,
 }
 
 /// Why a conversation pauses.
@@ -114,7 +103,8 @@ struct Open {
 /// One conversation.
 pub struct Conversation<S> {
     front: Arc<Front>,
-    stream: S,
+    stream: Stream<S>,
+    tls: Option<Secured>,
     input: BytesMut,
     output: BytesMut,
     lines: LineReader,
@@ -134,8 +124,16 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         front: Arc<Front>,
         stream: S,
         client_ip: Option<IpAddr>,
-        stopping: watch::Receiver<Stopping>,
+        mut stopping: watch::Receiver<Stopping>,
     ) {
+        let at_once = front.tls.as_ref().filter(|tls| tls.begins == Begins::AtOnce);
+        let (stream, tls) = match at_once {
+            Some(tls) => match Box::pin(tls.secure(stream, client_ip, &mut stopping)).await {
+                Some((stream, secured)) => (stream, Some(secured)),
+                None => return,
+            },
+            None => (Stream::Clear(stream), None),
+        };
         let session_id = front.guard.new_id();
         let offer = front.guard.relay().offer(added_bytes()).await;
         let session = match &offer {
@@ -143,10 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             Err(_) => Keywords::default(),
         };
         let name = session_id.to_string();
+        let channel = if tls.is_some() { Channel::Encrypted } else { Channel::Clear };
+        let starttls = front.tls.as_ref().map_or(Starttls::Off, |tls| tls.starttls);
         let session = Session::new(front.protocol, &front.hostname, &name, session);
+        let session = session.over(channel, starttls);
         let mut conversation = Conversation {
             front,
             stream,
+            tls,
             input: BytesMut::new(),
             output: BytesMut::new(),
             lines: LineReader::default(),
@@ -165,6 +167,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         match gone {
             Gone::Stopping => conversation.farewell("4.3.2", &gone.to_string()).await,
             Gone::Deadline => conversation.farewell("4.4.2", &gone.to_string()).await,
+            // Why temporary: the client whose session somebody meddled with should try again.
+            Gone::Injected => conversation.farewell("4.7.0", &gone.to_string()).await,
             Gone::Closed | Gone::Io(_) => {}
         }
     }
@@ -242,8 +246,32 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                 Step::Mail(mail) => self.mail(mail).await,
                 Step::Rcpt(recipient) => self.rcpt(recipient),
                 Step::Data => return Ok(Talked::Data),
+                Step::StartTls(reply) => {
+                    self.settle().await;
+                    // Why boxed: ten thousand idle sessions should not each keep room for it.
+                    Box::pin(self.start_tls(&reply)).await?;
+                }
             }
         }
+    }
+
+    /// Says 220 and makes the handshake. What came behind the command is not read (RFC 3207 §6):
+    /// the session ends.
+    async fn start_tls(&mut self, reply: &Reply) -> Result<(), Gone> {
+        let Some(tls) = self.front.tls.clone() else { return Err(Gone::Closed) };
+        if !self.input.is_empty() {
+            tls.injected(self.client_ip);
+            return Err(Gone::Injected);
+        }
+        self.say(reply);
+        self.flush().await?;
+        let Some(clear) = self.stream.take_clear() else { return Err(Gone::Closed) };
+        let made = tls.secure(clear, self.client_ip, &mut self.stopping).await;
+        let Some((stream, secured)) = made else { return Err(Gone::Closed) };
+        (self.stream, self.tls) = (stream, Some(secured));
+        self.lines = LineReader::default();
+        self.session.secured();
+        Ok(())
     }
 
     /// The next command line; before waiting for one, everything owed is answered. `None`: the
@@ -417,6 +445,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             helo: self.session.helo().to_owned(),
             xforward: self.session.xforward().to_vec(),
             listener: self.front.listener,
+            tls: self.tls.clone(),
         }
     }
 

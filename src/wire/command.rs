@@ -3,7 +3,8 @@
 //! Takes: a command line without CRLF, as bytes. Gives: `Command`; paths and parameters keep the
 //! text they were written in. Errors: `CommandFault`, each with the codes to answer.
 //! Bounds: `limits::PARAMETERS_MAX`, `limits::ADDRESS_BYTES_MAX`.
-//! Standards: RFC 5321 §4.1.1 and §4.1.2, RFC 2033 §4.1, RFC 6531 §3.3, Postfix's XFORWARD.
+//! Standards: RFC 5321 §4.1.1 and §4.1.2, RFC 2033 §4.1, RFC 3207 §4, RFC 6531 §3.3, Postfix's
+//! XFORWARD.
 
 use crate::mail::address::{Address, ForwardPath, ReversePath};
 use crate::mail::envelope::{MailFrom, Parameter, Parameters, Recipient, XforwardAttribute};
@@ -34,6 +35,8 @@ pub enum Command {
     Help,
     /// QUIT.
     Quit,
+    /// STARTTLS (RFC 3207 §4).
+    StartTls,
     /// XFORWARD with its attributes, at least one.
     Xforward(Vec<XforwardAttribute>),
     /// A command of RFC 5321 or an extension that is not offered; its verb.
@@ -82,7 +85,7 @@ impl CommandFault {
 
 /// Verbs of RFC 5321 and its extensions that are known and not offered.
 const NOT_IMPLEMENTED: &[&str] =
-    &["BDAT", "STARTTLS", "AUTH", "ETRN", "TURN", "ATRN", "XCLIENT", "SEND", "SOML", "SAML"];
+    &["BDAT", "AUTH", "ETRN", "TURN", "ATRN", "XCLIENT", "SEND", "SOML", "SAML"];
 
 impl Command {
     /// Reads a line without its CRLF.
@@ -107,6 +110,7 @@ impl Command {
             "DATA" => without(Command::Data),
             "RSET" => without(Command::Rset),
             "QUIT" => without(Command::Quit),
+            "STARTTLS" => without(Command::StartTls),
             "NOOP" => Ok(Command::Noop),
             "HELP" => Ok(Command::Help),
             "VRFY" | "EXPN" if rest.is_empty() => Err(CommandFault::PeerArguments),
@@ -325,6 +329,7 @@ mod tests {
             ("EHLO", CommandFault::PeerArguments),
             ("HELO two words", CommandFault::PeerArguments),
             ("DATA now", CommandFault::PeerArguments),
+            ("STARTTLS now", CommandFault::PeerArguments),
             ("VRFY", CommandFault::PeerArguments),
             ("MAIL", CommandFault::PeerArguments),
             ("MAIL FROM", CommandFault::PeerArguments),
@@ -358,7 +363,7 @@ mod tests {
     #[test]
     fn known_commands_that_are_not_offered_are_named() {
         assert_eq!(parse("BDAT 10 LAST"), Ok(Command::NotImplemented("BDAT")));
-        assert_eq!(parse("starttls"), Ok(Command::NotImplemented("STARTTLS")));
+        assert_eq!(parse("auth PLAIN AA=="), Ok(Command::NotImplemented("AUTH")));
     }
 
     proptest! {

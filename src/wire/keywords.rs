@@ -43,6 +43,12 @@ impl Keywords {
         self.0.contains_key(keyword)
     }
 
+    /// The same without this keyword (upper case).
+    pub fn without(mut self, keyword: &str) -> Keywords {
+        self.0.remove(keyword);
+        self
+    }
+
     /// The greatest message in bytes; `None` when there is no bound or none is said.
     pub fn size_bytes_max(&self) -> Option<u64> {
         self.value("SIZE").and_then(|value| value.parse().ok()).filter(|size| *size > 0)

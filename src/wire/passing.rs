@@ -229,7 +229,12 @@ impl Passing {
             Err(fault) => return self.refuse(500, "5.5.2", &fault.to_string()),
         };
         let expected = match Command::parse(&line) {
-            Ok(Command::NotImplemented(_) | Command::Xforward(_) | Command::Lhlo(_)) => {
+            Ok(
+                Command::NotImplemented(_)
+                | Command::Xforward(_)
+                | Command::Lhlo(_)
+                | Command::StartTls,
+            ) => {
                 return self.refuse(502, "5.5.1", "not offered here");
             }
             Ok(Command::Helo(name) | Command::Ehlo(name)) => Expected::Hello(name),

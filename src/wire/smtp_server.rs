@@ -3,7 +3,8 @@
 //! Takes: lines from `wire::line`. Gives: `Step`, what the driver must do next; the answers that
 //! need nobody else are made here. Errors: every fault of a peer is a reply with an enhanced code.
 //! Bounds: `limits::PARAMETERS_MAX`, `limits::RECIPIENTS_MAX`, `limits::COMMAND_FAULTS_MAX`.
-//! Standards: RFC 5321 §4.1, RFC 2033, RFC 3461 §4, RFC 6531 §3.7.4, Postfix's XFORWARD.
+//! Standards: RFC 5321 §4.1, RFC 2033, RFC 3207, RFC 3461 §4, RFC 6531 §3.7.4, RFC 8689, Postfix's
+//! XFORWARD.
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ use crate::wire::command::{Command, CommandFault};
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
 use crate::wire::line::LineFault;
+use crate::wire::secure::{Channel, Starttls};
 
 /// The attributes of XFORWARD that are taken and repeated to the next hop.
 pub const XFORWARD_ATTRIBUTES: &[&str] =
@@ -34,6 +36,9 @@ pub enum Step {
     Data,
     /// The transaction is dropped; answer this.
     Reset(Reply),
+    /// Answer this, and then nothing in the clear: the handshake comes. Say `secured` after it.
+    /// Whatever the client sent along behind the command must not be read as commands.
+    StartTls(Reply),
 }
 
 /// Where the conversation stands; each state holds what is true in it and nothing else.
@@ -70,6 +75,8 @@ pub struct Session {
     /// At the end of our refusals, so that a log line of the client finds ours.
     id: String,
     offer: Keywords,
+    starttls: Starttls,
+    channel: Channel,
     state: State,
     xforward: Vec<XforwardAttribute>,
     faults: usize,
@@ -83,10 +90,24 @@ impl Session {
             hostname: hostname.to_owned(),
             id: id.to_owned(),
             offer,
+            starttls: Starttls::Off,
+            channel: Channel::Clear,
             state: State::New,
             xforward: Vec::new(),
             faults: 0,
         }
+    }
+
+    /// The same where TLS is offered, or is there from the beginning (RFC 8314 §3.3).
+    pub fn over(self, channel: Channel, starttls: Starttls) -> Session {
+        Session { channel, starttls, ..self }
+    }
+
+    /// The handshake was made. What was said before is forgotten (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.channel = Channel::Encrypted;
+        self.state = State::New;
+        self.xforward.clear();
     }
 
     /// The greeting (RFC 5321 §4.2).
@@ -167,7 +188,9 @@ impl Session {
             Err(fault) => self.refuse(500, "5.5.2", &fault.to_string()),
         };
         match &step {
-            Step::Say(reply) if (500..=503).contains(&reply.code()) && !self.is_dragged(reply) => {
+            Step::Say(reply)
+                if matches!(reply.code(), 500..=503 | 530) && !self.is_dragged(reply) =>
+            {
                 self.count_fault(step)
             }
             _ => step,
@@ -180,6 +203,9 @@ impl Session {
     }
 
     fn obey(&mut self, command: Command) -> Step {
+        if self.needs_tls_first(&command) {
+            return self.refuse(530, "5.7.0", "Must issue a STARTTLS command first");
+        }
         match command {
             Command::Helo(name) => self.helo_given(Protocol::Smtp, name, Extended::No),
             Command::Ehlo(name) => self.helo_given(Protocol::Smtp, name, Extended::Yes),
@@ -192,6 +218,7 @@ impl Session {
                 Step::Reset(Reply::new(250, "2.0.0", "Ok"))
             }
             Command::Xforward(attributes) => self.xforward_given(attributes),
+            Command::StartTls => self.starttls_given(),
             Command::Noop => Step::Say(Reply::new(250, "2.0.0", "Ok")),
             // RFC 5321 §3.5.3: 252, and never a list of mailboxes.
             Command::Vrfy => Step::Say(Reply::new(252, "2.5.0", "Send some mail, I will try")),
@@ -200,6 +227,39 @@ impl Session {
             Command::NotImplemented(verb) => {
                 self.refuse(502, "5.5.1", &format!("{verb} is not implemented here"))
             }
+        }
+    }
+
+    /// RFC 3207 §4: before TLS only NOOP, EHLO, STARTTLS and QUIT are answered otherwise.
+    fn needs_tls_first(&self, command: &Command) -> bool {
+        let may_be_said = matches!(
+            command,
+            Command::Ehlo(_) | Command::Lhlo(_) | Command::Noop | Command::StartTls | Command::Quit
+        );
+        self.starttls == Starttls::Required && !self.channel.is_encrypted() && !may_be_said
+    }
+
+    fn starttls_given(&self) -> Step {
+        match (&self.state, self.starttls) {
+            _ if self.channel.is_encrypted() => self.refuse(503, "5.5.1", "TLS is there already"),
+            (_, Starttls::Off) => self.refuse(502, "5.5.1", "STARTTLS is not implemented here"),
+            (State::New, _) => self.refuse(503, "5.5.1", "say hello first"),
+            (State::Open(..), _) => self.refuse(503, "5.5.1", "STARTTLS stands before MAIL"),
+            (State::Ready(greeted) | State::Lost(greeted, _), _) if !greeted.extended => {
+                self.refuse(503, "5.5.1", "STARTTLS needs EHLO")
+            }
+            (State::Ready(_) | State::Lost(..), _) => {
+                Step::StartTls(Reply::new(220, "2.0.0", "Ready to start TLS"))
+            }
+        }
+    }
+
+    /// The end-to-end keywords that hold on this connection. RFC 8689 §3: REQUIRETLS is offered
+    /// over TLS only.
+    fn offer_here(&self) -> Keywords {
+        match self.channel {
+            Channel::Clear => self.offer.clone().without("REQUIRETLS"),
+            Channel::Encrypted | Channel::Verified => self.offer.clone(),
         }
     }
 
@@ -219,10 +279,12 @@ impl Session {
         }
         let ours = ["PIPELINING".to_owned(), "ENHANCEDSTATUSCODES".to_owned()];
         let xforward = format!("XFORWARD {}", XFORWARD_ATTRIBUTES.join(" "));
+        let can_start = self.starttls != Starttls::Off && !self.channel.is_encrypted();
         let lines: Vec<String> = [self.hostname.clone()]
             .into_iter()
             .chain(ours)
-            .chain(self.offer.lines())
+            .chain(can_start.then(|| "STARTTLS".to_owned()))
+            .chain(self.offer_here().lines())
             .chain([xforward])
             .collect();
         Step::Reset(Reply::lines(250, &lines))
@@ -304,8 +366,16 @@ impl Session {
         if !greeted.extended && !parameters.is_empty() {
             return Some(self.refuse(555, "5.5.4", "parameters need EHLO"));
         }
+        if parameters.has("REQUIRETLS") && !self.may_require_tls() {
+            // RFC 8689 §4.2.1: a message that needs it goes no way that lacks it.
+            return Some(self.refuse(550, "5.7.30", "REQUIRETLS support required"));
+        }
         let refused = self.offer.not_allowed(parameters)?.to_owned();
         Some(self.refuse(555, "5.5.4", &format!("{refused} is not offered here")))
+    }
+
+    fn may_require_tls(&self) -> bool {
+        self.channel.is_encrypted() && self.offer.has("REQUIRETLS")
     }
 
     fn end_transaction(&mut self) {
@@ -359,7 +429,9 @@ mod tests {
 
     fn code(step: &Step) -> u16 {
         match step {
-            Step::Say(reply) | Step::Close(reply) | Step::Reset(reply) => reply.code(),
+            Step::Say(reply) | Step::Close(reply) | Step::Reset(reply) | Step::StartTls(reply) => {
+                reply.code()
+            }
             Step::Mail(_) | Step::Rcpt(_) | Step::Data => 0,
         }
     }
@@ -449,7 +521,7 @@ mod tests {
     fn what_is_not_offered_is_refused() {
         for (line, expected) in [
             ("MAIL FROM:<> SIZE=1001", 552),
-            ("MAIL FROM:<> REQUIRETLS", 555),
+            ("MAIL FROM:<> REQUIRETLS", 550),
             ("MAIL FROM:<> AUTH=<>", 555),
             ("MAIL FROM:<j\u{fc}rgen@x.example>", 553),
             ("MAIL FROM:<j\u{fc}rgen@x.example> SMTPUTF8", 0),
@@ -460,6 +532,71 @@ mod tests {
             let mut session = session(Protocol::Smtp);
             let line = line.replace("\\u{fc}", "\u{fc}");
             assert_eq!(play(&mut session, &["EHLO c", &line])[1], expected, "{line}");
+        }
+    }
+
+    fn hello_lines(session: &mut Session) -> Vec<String> {
+        let Step::Reset(reply) = advance(session, "EHLO c.example") else { panic!() };
+        let text = String::from_utf8(reply.wire().to_vec()).unwrap();
+        text.lines().map(|line| line[4..].to_owned()).collect()
+    }
+
+    #[test]
+    fn starttls_stands_between_ehlo_and_mail_and_once() {
+        let mut session = session(Protocol::Smtp).over(Channel::Clear, Starttls::Offered);
+        assert_eq!(play(&mut session, &["STARTTLS", "HELO c", "STARTTLS"]), [503, 250, 503]);
+        assert!(hello_lines(&mut session).contains(&"STARTTLS".to_owned()));
+        let lines = ["MAIL FROM:<>", "STARTTLS", "RSET", "STARTTLS now", "STARTTLS"];
+        assert_eq!(play(&mut session, &lines), [0, 503, 250, 501, 220]);
+        play(&mut session, &["XFORWARD NAME=a"]);
+        session.secured();
+        assert!(session.xforward().is_empty() && session.helo().is_empty());
+        assert_eq!(play(&mut session, &["MAIL FROM:<>", "STARTTLS"]), [503, 503]);
+        assert!(!hello_lines(&mut session).contains(&"STARTTLS".to_owned()));
+        assert_eq!(play(&mut session, &["STARTTLS", "MAIL FROM:<>"]), [503, 0]);
+    }
+
+    #[test]
+    fn where_tls_is_required_nothing_else_is_answered() {
+        let mut session = session(Protocol::Smtp).over(Channel::Clear, Starttls::Required);
+        let lines = [
+            "HELO c",
+            "EHLO c",
+            "NOOP",
+            "MAIL FROM:<>",
+            "RCPT TO:<a@b.example>",
+            "DATA",
+            "RSET",
+            "VRFY a",
+            "HELP",
+            "XFORWARD NAME=a",
+            "BDAT 1 LAST",
+        ];
+        let wanted = [530, 250, 250, 530, 530, 530, 530, 530, 530, 530, 530];
+        assert_eq!(play(&mut session, &lines), wanted);
+        assert_eq!(play(&mut session, &["STARTTLS"]), [220]);
+        session.secured();
+        assert_eq!(play(&mut session, &["EHLO c", "MAIL FROM:<>"]), [250, 0]);
+        let mut implicit =
+            self::session(Protocol::Smtp).over(Channel::Encrypted, Starttls::Required);
+        assert_eq!(play(&mut implicit, &["EHLO c", "STARTTLS", "MAIL FROM:<>"]), [250, 503, 0]);
+    }
+
+    /// Goal: RFC 8689 holds end to end. Method: each of both conditions alone, and both.
+    #[test]
+    fn requiretls_needs_tls_here_and_there() {
+        let hello = Reply::lines(250, &["mx.example", "REQUIRETLS"]);
+        let with = Keywords::meet([&Keywords::from_reply(&hello)], &[], 0);
+        for (offer, channel, expected) in [
+            (with.clone(), Channel::Clear, 550),
+            (Keywords::default(), Channel::Encrypted, 550),
+            (with, Channel::Encrypted, 0),
+        ] {
+            let session = Session::new(Protocol::Smtp, "guard.example", "ID", offer);
+            let mut session = session.over(channel, Starttls::Offered);
+            let offered = hello_lines(&mut session).contains(&"REQUIRETLS".to_owned());
+            assert_eq!(offered, expected == 0);
+            assert_eq!(play(&mut session, &["MAIL FROM:<a@b.example> REQUIRETLS"]), [expected]);
         }
     }
 

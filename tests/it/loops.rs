@@ -133,6 +133,7 @@ impl Guard {
             helo: "mx.uni.example",
             ip: None,
             with: "ESMTP",
+            tls: None,
             hostname: self.name,
             at: self.now,
         };

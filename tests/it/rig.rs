@@ -185,6 +185,7 @@ impl Rig {
             },
             guard,
             budget_kib: Arc::new(Semaphore::new(kib)),
+            tls: None,
         });
         Rig { front, disk, stopping: watch::Sender::new(Stopping::No) }
     }
@@ -272,6 +273,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Over this stream.
     pub fn new(stream: S) -> Client<S> {
         Client { stream, input: Vec::new() }
+    }
+
+    /// What it speaks over; what was read and not looked at is lost.
+    pub fn into_stream(self) -> S {
+        assert!(self.input.is_empty(), "unread: {:?}", String::from_utf8_lossy(&self.input));
+        self.stream
     }
 
     /// Sends bytes; a server that is gone is no matter.

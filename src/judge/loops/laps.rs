@@ -79,8 +79,14 @@ mod tests {
             let recipients: Vec<ForwardPath> = recipients.iter().map(|text| to(text)).collect();
             let event = Ulid::from_parts(millis, 7).to_string();
             let trace = Trace { site: "uni", event: &event, lap: 0, recipients: &recipients };
-            let arrival =
-                Arrival { helo: "mx", ip: None, with: "ESMTP", hostname: "guard.test", at: NOW };
+            let arrival = Arrival {
+                helo: "mx",
+                ip: None,
+                with: "ESMTP",
+                tls: None,
+                hostname: "guard.test",
+                at: NOW,
+            };
             let ours = lines(&key(), &trace, &arrival, &[3; 256]);
             text = String::from_utf8(ours).unwrap() + &text;
         }

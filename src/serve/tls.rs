@@ -1,0 +1,87 @@
+//! TLS of listeners: what is offered, the handshake, what is counted of it.
+//!
+//! Takes: the settings, a stream of a client. Gives: the stream, encrypted. Errors: none; a failed
+//! handshake is logged and counted, and the session is over.
+//! Bounds: `limits_of_tls::HANDSHAKE_DEADLINE`; a session in its handshake has a place among all.
+//! Standards: RFC 3207, RFC 8314 §3.3.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::mail::envelope::Secured;
+use crate::serve::smtp::Stopping;
+use crate::tls::server::Acceptor;
+use crate::tls::stream::Stream;
+use crate::wire::secure::Starttls;
+
+/// Handshakes since the start.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    /// Those that were made.
+    pub made: AtomicU64,
+    /// Those that failed.
+    pub failed: AtomicU64,
+    /// Sessions that ended because something came in the clear behind STARTTLS.
+    pub injected: AtomicU64,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// When the client says STARTTLS.
+    Asked,
+    /// With the first byte.
+    AtOnce,
+}
+
+/// The TLS of one listener.
+#[derive(Clone, Debug)]
+pub struct ListenerTls {
+    /// Shows the certificate.
+    pub acceptor: Arc<Acceptor>,
+    /// What is offered in the clear.
+    pub starttls: Starttls,
+    /// When it begins.
+    pub begins: Begins,
+    /// What is counted, for all listeners of a role.
+    pub handshakes: Arc<Handshakes>,
+}
+
+impl ListenerTls {
+    /// The handshake; `None` when it failed, or when the server drains.
+    pub async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        client: Option<IpAddr>,
+        stopping: &mut watch::Receiver<Stopping>,
+    ) -> Option<(Stream<S>, Secured)> {
+        let made = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stage| *stage != Stopping::No) => return None,
+            made = self.acceptor.accept(stream) => made,
+        };
+        match made {
+            Ok(made) => {
+                self.handshakes.made.fetch_add(1, Ordering::Relaxed);
+                Some(made)
+            }
+            Err(fault) => {
+                self.handshakes.failed.fetch_add(1, Ordering::Relaxed);
+                info!(?client, %fault, "no TLS with a client");
+                None
+            }
+        }
+    }
+
+    /// Something came in the clear behind STARTTLS: somebody on the way put it there, or the client
+    /// is broken. It is not read (CVE-2011-0411).
+    pub fn injected(&self, client: Option<IpAddr>) {
+        self.handshakes.injected.fetch_add(1, Ordering::Relaxed);
+        warn!(?client, "commands in the clear behind STARTTLS: not read, session over");
+    }
+}
