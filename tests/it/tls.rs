@@ -200,6 +200,7 @@ async fn another_certificate_is_shown_from_the_next_session_on() {
     let before = before(Starttls::Offered, Begins::Asked).await;
     let mut old = before.secured().await;
     let other: Issued = before.authority.issue(&["other.example"], Dates::Always);
+    assert_eq!(other.fingerprint.len(), 64);
     before.tls.acceptor.replace(other.identity());
     assert_eq!(old.ask("EHLO mx").await.code(), 250, "what stands, stands");
     let mut client = before.rig.client().await;
