@@ -179,13 +179,20 @@ impl<'a> Part<'a> {
     /// `bytes_max` bytes are looked at. What its charset does not know stands as U+FFFD.
     pub fn text(&self, bytes_max: usize) -> Cow<'a, str> {
         let charset = self.media.parameter("charset");
+        let kind = charset.map_or(Charset::AsciiBased, Charset::of);
+        let is_in_lines = self.encoding != Encoding::Base64;
         let decoder = charset.and_then(|charset| charset_decoder(charset.as_bytes()));
-        let text = match (self.decoded(bytes_max), decoder) {
-            (bytes, Some(decoder)) if !bytes.is_ascii() || is_seven_bit(charset) => {
+        let text = match (self.decoded(bytes_max), decoder, kind) {
+            (bytes, Some(decoder), Charset::Utf7) => Cow::Owned(by_line(&bytes, decoder)),
+            // Why not decoded: such text cannot have lines of its own (RFC 2781 §A), and any server
+            // that makes CRLF of LF has broken it.
+            (bytes, Some(decoder), Charset::Wide) if !is_in_lines => Cow::Owned(decoder(&bytes)),
+            (bytes, Some(decoder), Charset::Escaped) => Cow::Owned(decoder(&bytes)),
+            (bytes, Some(decoder), Charset::AsciiBased) if !bytes.is_ascii() => {
                 Cow::Owned(decoder(&bytes))
             }
-            (Cow::Borrowed(bytes), _) => lossy(bytes),
-            (Cow::Owned(bytes), _) => Cow::Owned(lossy_owned(bytes)),
+            (Cow::Borrowed(bytes), _, _) => lossy(bytes),
+            (Cow::Owned(bytes), _, _) => Cow::Owned(lossy_owned(bytes)),
         };
         match self.media.is("text/html") {
             true => Cow::Owned(html_to_text(&text)),
@@ -194,10 +201,55 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Charsets in which ASCII bytes are not ASCII characters.
-fn is_seven_bit(charset: Option<&str>) -> bool {
-    let charset = charset.unwrap_or_default().to_ascii_lowercase();
-    ["iso-2022", "utf-7", "utf-16", "utf-32", "hz-"].iter().any(|start| charset.starts_with(start))
+/// What the bytes of ASCII mean in a charset.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Charset {
+    /// ASCII.
+    AsciiBased,
+    /// ASCII until an escape sequence says otherwise (ISO 2022, HZ).
+    Escaped,
+    /// ASCII, but for runs of Base64 (RFC 2152).
+    Utf7,
+    /// Halves or quarters of characters.
+    Wide,
+}
+
+impl Charset {
+    fn of(name: &str) -> Charset {
+        let plain = name.bytes().filter(u8::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase());
+        let plain: Vec<u8> = plain.take(CHARSET_NAME_BYTES).collect();
+        let plain = plain.strip_prefix(b"cs").unwrap_or(&plain);
+        let begins = |names: &[&[u8]]| names.iter().any(|name| plain.starts_with(name));
+        if begins(&[b"utf7"]) {
+            Charset::Utf7
+        } else if begins(&[b"utf16", b"utf32", b"ucs", b"iso10646ucs", b"unicode"]) {
+            Charset::Wide
+        } else if begins(&[b"iso2022", b"hz"]) {
+            Charset::Escaped
+        } else {
+            Charset::AsciiBased
+        }
+    }
+}
+
+/// Bytes of a charset's name that tell which it is.
+const CHARSET_NAME_BYTES: usize = 16;
+
+/// UTF-7, each line for itself.
+///
+/// Why: a line end closes a run of Base64 (RFC 2152 rule 2) and stays, but the decoder drops
+/// whatever byte closes one; so two lines would become one.
+fn by_line(bytes: &[u8], decoder: fn(&[u8]) -> String) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let bare = without_line_end(line);
+        let closed = decoder(&[bare, b"\n"].concat());
+        text.push_str(closed.strip_suffix('\n').unwrap_or(&closed));
+        if line.len() > bare.len() {
+            text.push('\n');
+        }
+    }
+    text
 }
 
 impl<'a> View<'a> {
@@ -521,6 +573,30 @@ mod tests {
         let bare =
             View::read(b"Content-Type: text/plain\n charset=\"iso-2022-jp\"\n\n\x1b$B$\"\x1b(B");
         assert_eq!(bare.root().unwrap().text(100), "\u{3042}");
+    }
+
+    /// A line end closes what a charset began, and a text reads the same whatever ends its lines.
+    #[test]
+    fn lines_outlive_their_charset() {
+        let text = |message: &str| {
+            let view = View::read(message.as_bytes());
+            view.root().unwrap().text(1000).into_owned()
+        };
+        for (message, expected) in [
+            (
+                "Content-Type: text/plain; charset=utf-7\n\n+AOk\nb +AOk-c\nd+0\ne",
+                "é\nb éc\nd\u{fffd}\ne",
+            ),
+            ("Content-Type: text/plain; charset=csUTF7\n\nHi Mom +Jjo--!\n", "Hi Mom ☺-!\n"),
+            ("Content-Type: text/plain; charset=utf-16le\n\na\0\nb\0", "a\0\nb\0"),
+            (
+                "Content-Type: text/plain; charset=UTF-16\nContent-Transfer-Encoding: base64\n\n/v8ACg0K",
+                "\nഊ",
+            ),
+        ] {
+            assert_eq!(text(message).replace("\r\n", "\n"), expected, "{message}");
+            assert_eq!(text(&message.replace('\n', "\r\n")).replace("\r\n", "\n"), expected);
+        }
     }
 
     #[test]
