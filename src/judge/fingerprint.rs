@@ -26,6 +26,7 @@ use crate::judge::reading::Reading;
 use crate::judge::words::folded;
 use crate::mail::address::Domain;
 use crate::mail::header::Field;
+use crate::mail::hex::hex;
 use crate::mail::limits::FINGERPRINT_BODY_BYTES_MAX;
 use crate::mail::message::View;
 use crate::mail::report::Form;
@@ -133,13 +134,13 @@ impl Campaign {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(f, &self.0)
+        f.write_str(&hex(&self.0))
     }
 }
 
 impl fmt::Display for Campaign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(f, &self.0)
+        f.write_str(&hex(&self.0))
     }
 }
 
@@ -153,10 +154,6 @@ impl Serialize for Campaign {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 /// Adds a piece with its length, so that no two sequences of pieces hash alike.

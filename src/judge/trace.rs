@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Secured;
+use crate::mail::hex::hex;
 use crate::mail::limits::TRACE_RECIPIENTS_MAX;
 use crate::mail::time::Timestamp;
 
@@ -229,10 +230,6 @@ impl Lap {
 /// Compares in constant time: the answer must not tell how much of a forged code was right.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A name as it may stand in a header field: what a peer chose must not make a comment or a line.

@@ -7,6 +7,7 @@ pub mod author;
 pub mod authres;
 pub mod envelope;
 pub mod header;
+pub mod hex;
 pub mod limits;
 pub mod limits_of_clients;
 pub mod limits_of_memory;

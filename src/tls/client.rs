@@ -25,6 +25,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::mail::envelope::Secured;
+use crate::mail::hex::hex;
 use crate::mail::limits_of_tls::{HANDSHAKE_DEADLINE, TLS_BUFFER_BYTES};
 use crate::tls::stream::Stream;
 use crate::tls::{HandshakeFault, PemFault, VERSIONS, certificates, provider, secured};
@@ -54,7 +55,7 @@ impl Fingerprint {
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 
