@@ -192,7 +192,9 @@ impl Transaction {
         expected: usize,
         replies: &mut Vec<Reply>,
     ) -> Result<(), HopFault> {
-        self.session.flush("content").await?;
+        if self.session.output().len() >= NETWORK_BUFFER_BYTES {
+            self.session.flush("content").await?;
+        }
         self.stuffer.end(self.session.output());
         // Why looked at before: a yes that is there already is no answer to the final dot.
         self.session.flush_in_step("content").await?;
