@@ -411,8 +411,10 @@ impl Job<'_> {
         let recipients: Vec<ForwardPath> =
             self.recipients(deliver).into_iter().map(|recipient| recipient.path).collect();
         let mut fill = [0; 256];
-        // Why an error may pass: then the padding shows how many recipients there are.
-        let _ = getrandom::fill(&mut fill);
+        if recipients.len() > 1 {
+            // Why an error may pass: then the padding shows how many recipients there are.
+            let _ = getrandom::fill(&mut fill);
+        }
         let envelope = &self.acted.envelope;
         let utf8 = envelope.mail.parameters.has("SMTPUTF8");
         let with = with(self.acted.protocol, self.extended, utf8, envelope.client.tls.is_some());
