@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mimalloc::MiMalloc;
 use redb::Database;
 use replyguard::judge::evidence::Source;
 use replyguard::judge::evidence::{AuthResult, Evaluated, Findings, SpfFinding};
@@ -28,9 +29,13 @@ use replyguard::mail::address::{Address, Domain, ReversePath};
 use replyguard::mail::time::Timestamp;
 use replyguard::store::embedded::{Embedded, Keys, Settings};
 use replyguard::store::keyed::StoreKey;
-use replyguard::store::memory;
+use replyguard::store::memory::{self, Memory};
 use replyguard::store::rows::{self, Change, Row};
 use replyguard::store::{Request, Store, StoreError};
+
+// As in the program: what memory is taken depends on it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const MILLION: u64 = 1_000_000;
 const BEGIN: Timestamp = Timestamp::from_millis(1_795_000_000_000);
@@ -46,11 +51,15 @@ fn main() {
         match task.as_str() {
             "--fill" => return fill(path, records),
             "--measure" => return measure(path, records),
+            "--front" => return front(records),
             _ => {}
         }
     }
     let largest = std::env::var("REPLYGUARD_BENCH_RECORDS").ok();
     let largest = largest.and_then(|text| text.parse().ok()).unwrap_or(10 * MILLION);
+    let front =
+        Command::new(std::env::current_exe().unwrap()).args(["--front", "", "200000"]).status();
+    assert!(front.unwrap().success());
     let (small, large) = (measured(largest / 10), measured(largest));
     println!(
         "ten times as many: adding takes {:.2} times as long, a look-up {:.2} times",
@@ -83,13 +92,16 @@ fn measured(records: u64) -> Measured {
     let (store, damage) = Embedded::open(settings(path.clone()), keys()).unwrap();
     let opened = began.elapsed();
     assert_eq!(damage, None);
-    let kept = store.health().records;
-    let [add, find, find_p99, resident_mib] = figures.as_slice() else { panic!("no figures") };
+    let (kept, counted) = (store.health().records, store.health().bytes);
+    let [add, find, find_p99, memory_mib, peak_mib] = figures.as_slice() else {
+        panic!("no figures")
+    };
     println!(
         "{records} records: {add:.1} us to add one, {find:.1} us to look one up (p99 \
-         {find_p99:.1}), {resident_mib:.0} MiB resident, {:.1} GiB of file; killed, open again in \
-         {:.0} ms with {kept} records",
+         {find_p99:.1}), {memory_mib:.0} MiB of memory more than without it (at most \
+         {peak_mib:.0}), {:.1} GiB of file ({:.1} counted); killed, open again in {:.0} ms with {kept} records",
         std::fs::metadata(&path).unwrap().len() as f64 / f64::from(1 << 30),
+        counted as f64 / f64::from(1 << 30),
         opened.as_secs_f64() * 1e3,
     );
     Measured { add: *add, find: *find }
@@ -112,7 +124,7 @@ fn settings(path: PathBuf) -> Settings {
         records_max: 50_000_000,
         bytes_max: 64 << 30,
     };
-    Settings { path, file, memory_bytes_max: MEMORY / 2, plain: false }
+    Settings { path, file, memory_bytes_max: MEMORY, plain: false }
 }
 
 /// So many, the last ones, are added one by one and measured.
@@ -142,6 +154,7 @@ fn fill(path: &Path, records: u64) {
 fn measure(path: &Path, records: u64) {
     let (apart, measured) = (SPREAD / u32::try_from(records).unwrap(), measured_of(records));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let without = mib("VmRSS:");
     runtime.block_on(async {
         let (store, damage) = Embedded::open(settings(path.to_owned()), keys()).unwrap();
         assert_eq!(damage, None);
@@ -167,11 +180,24 @@ fn measure(path: &Path, records: u64) {
         }
         took.sort_by(f64::total_cmp);
         let (half, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-        println!("{one} {half} {p99} {}", resident_mib());
+        let (memory, peak) = (mib("VmRSS:") - without, mib("VmHWM:") - without);
+        println!("{one} {half} {p99} {memory} {peak}");
         for n in records.. {
             add(&store, n, apart).await;
         }
     });
+}
+
+/// What the store in memory takes beside what it counts.
+fn front(records: u64) {
+    let settings = memory::Settings { bytes_max: MEMORY, ..settings(PathBuf::new()).file };
+    let (memory, without) = (Memory::new(settings, keys().current), mib("VmRSS:"));
+    for n in 0..records {
+        memory.keep(&record(n, Duration::from_millis(50))).unwrap();
+    }
+    let (kept, bytes) = memory.size();
+    let counted = bytes as f64 / f64::from(1 << 20);
+    println!("{kept} records in memory: {:.0} MiB, {counted:.0} counted", mib("VmRSS:") - without);
 }
 
 async fn add(store: &Embedded, n: u64, apart: Duration) {
@@ -228,8 +254,8 @@ fn record(n: u64, apart: Duration) -> Inbound {
     }
 }
 
-fn resident_mib() -> f64 {
+fn mib(of: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(of)).unwrap();
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }

@@ -27,6 +27,9 @@ pub const REINJECTED_WITHIN: Duration = Duration::from_secs(4 * 3600);
 /// One client, or one MAIL FROM, owns no more than this part of a store.
 pub const OWNER_SHARE: usize = 100;
 
+/// From this part of his share on, what an owner has is filed under him.
+pub const OWNER_FILED: u64 = 8;
+
 /// Responders whose answers are noted with one record.
 pub const RECORD_ANSWERS_MAX: usize = 32;
 
@@ -36,17 +39,27 @@ pub const EXPIRED_AT_ONCE_MAX: usize = 1000;
 /// Parts of a memory that are locked on their own.
 pub const STORE_SHARDS: usize = 16;
 
-/// What the embedded store gathers before it writes: at a crash this and the write itself is lost.
+/// How old a record becomes before the embedded store writes it: at a crash this and the write
+/// itself is lost.
 pub const STORE_GATHER: Duration = Duration::from_millis(20);
 
 // What a crash may cost: this and one write, 50 ms in all where the disk and the processor are free.
 const _: () = assert!(STORE_GATHER.as_millis() < 50);
 
 /// What it writes at once, at most.
-pub const STORE_BATCH_MAX: usize = 2048;
+pub const STORE_BATCH_MAX: usize = 512;
 
-/// What may wait to be written: at a KiB each, 8 MiB.
+/// What may wait to be written; of bytes no more than the store's share of memory.
 pub const STORE_QUEUE_MAX: usize = 8192;
+
+/// That share at least: some records of the largest kind.
+pub const STORE_QUEUE_BYTES_MIN: usize = 1 << 20;
+
+/// Threads that read it. Each has a heap of its own.
+pub const STORE_READERS: usize = 2;
+
+/// Look-ups that may wait for them.
+pub const STORE_ASKED_MAX: usize = 1024;
 
 /// How long a failed store waits before it tries its file again.
 pub const STORE_RETRY_AFTER: Duration = Duration::from_secs(2);

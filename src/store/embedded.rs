@@ -2,17 +2,19 @@
 //!
 //! Takes: a path in the state directory, `Settings`, the store's keys. Gives: `Embedded`, which one
 //! process has, and `Snapshot`, which others may read from meanwhile. What is remembered can be
-//! recalled at once, from memory; one thread writes it, gathering for
-//! `limits_of_memory::STORE_GATHER`, so a crash loses the last of that and one write: some 50 ms,
-//! more on a busy machine.
-//! Errors: `OpenError` at the start. A damaged file is set aside, and the store begins anew: it is
-//! a cache. A disk that fails later costs records, is told by `health`, and is tried again.
-//! Bounds: those of `rows` and `memory`; `limits_of_memory::STORE_QUEUE_MAX` changes wait.
+//! recalled at once, from memory; one thread writes it, when it is `limits_of_memory::STORE_GATHER`
+//! old, so a crash loses the last of that, or of a write if that takes longer, and the write after
+//! it: some 50 ms, more on a busy machine.
+//! Errors: `OpenError` at the start. A damaged file, or one of another version, is set aside, and
+//! the store begins anew: it is a cache. A disk that fails later costs records, is told by
+//! `health`, and is tried again.
+//! Bounds: those of `rows` and `memory`; `limits_of_memory::STORE_QUEUE_MAX` changes wait, and of
+//! memory no more than is set, whatever comes in.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -25,13 +27,15 @@ use crate::judge::correlation::Recalled;
 use crate::judge::subject::{Inbound, InboundId};
 use crate::mail::address::Address;
 use crate::mail::limits_of_memory::{
-    EXPIRED_AT_ONCE_MAX, STORE_BATCH_MAX, STORE_GATHER, STORE_QUEUE_MAX, STORE_RETRY_AFTER,
+    EXPIRED_AT_ONCE_MAX, STORE_BATCH_MAX, STORE_GATHER, STORE_QUEUE_BYTES_MIN, STORE_QUEUE_MAX,
+    STORE_RETRY_AFTER,
 };
 use crate::mail::time::Timestamp;
 use crate::store::codec::decoded;
 use crate::store::keyed::{Hashed, StoreKey};
 use crate::store::memory::{self, Memory};
-use crate::store::rows::{self, Change, FoundRow, Row};
+use crate::store::readers::Readers;
+use crate::store::rows::{self, Change, FoundRow, Row, number};
 use crate::store::{Asking, Health, Request, Store, StoreError};
 
 /// The settings of the embedded store.
@@ -41,7 +45,9 @@ pub struct Settings {
     pub path: PathBuf,
     /// What the file may hold.
     pub file: memory::Settings,
-    /// Bytes of memory for what was remembered last, and as many for pages of the file.
+    /// Bytes of memory: a quarter for pages of its file, an eighth for what was remembered last, an
+    /// eighth for what waits to be written. The rest is what heaps keep: a page that the writer made
+    /// and readers let go of stays in the writer's, while theirs grow by another.
     pub memory_bytes_max: usize,
     /// Whether records are kept as they are, not sealed.
     pub plain: bool,
@@ -76,8 +82,9 @@ pub enum OpenError {
 pub struct Embedded {
     memory: Memory,
     file: Arc<OpenFile>,
+    readers: Readers,
     keys: Keys,
-    changes: Option<SyncSender<Work>>,
+    changes: Option<SyncSender<Queued>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -88,11 +95,26 @@ pub struct Snapshot {
     settings: Settings,
 }
 
-/// What the writing thread is given.
+/// What the writing thread is given, and when.
+struct Queued {
+    work: Work,
+    since: Instant,
+}
+
 enum Work {
     Change(Change),
     Expire(Timestamp, oneshot::Sender<usize>),
     Flush(oneshot::Sender<bool>),
+}
+
+impl Work {
+    /// What it takes in memory while it waits.
+    fn bytes(&self) -> usize {
+        match self {
+            Work::Change(change) => change.bytes() + size_of::<Queued>(),
+            Work::Expire(..) | Work::Flush(_) => 0,
+        }
+    }
 }
 
 /// The file, as it stands.
@@ -100,6 +122,8 @@ struct OpenFile {
     settings: Settings,
     /// `None` while it is opened anew after a fault.
     database: RwLock<Option<Database>>,
+    /// Bytes of changes that wait to be written.
+    waiting: AtomicUsize,
     lost: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
@@ -112,38 +136,53 @@ impl Embedded {
     pub fn open(settings: Settings, keys: Keys) -> Result<(Embedded, Option<String>), OpenError> {
         let (database, damage) = open_or_anew(&settings)?;
         let cache = memory::Settings {
-            bytes_max: settings.memory_bytes_max.min(settings.file.bytes_max),
+            bytes_max: (settings.memory_bytes_max / 8).min(settings.file.bytes_max),
             ..settings.file
         };
         let file = Arc::new(OpenFile {
             settings,
             database: RwLock::new(Some(database)),
+            waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             trouble: Mutex::new(None),
         });
         let (changes, work) = sync_channel(STORE_QUEUE_MAX);
         let at = Arc::clone(&file);
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || at.write(&work))
-            .map_err(|fault| OpenError::Disk {
-                path: file.settings.path.clone(),
-                fault: fault.to_string(),
-            })?;
+        let no_thread = |fault: std::io::Error| OpenError::Disk {
+            path: file.settings.path.clone(),
+            fault: fault.to_string(),
+        };
+        let readers = Readers::start().map_err(no_thread)?;
+        let writer = std::thread::Builder::new().name("store".to_owned());
+        let writer = writer.spawn(move || at.write(&work)).map_err(no_thread)?;
         let memory = Memory::new(cache, Arc::clone(&keys.current));
         let (changes, writer) = (Some(changes), Some(writer));
-        Ok((Embedded { memory, file, keys, changes, writer }, damage))
+        Ok((Embedded { memory, file, readers, keys, changes, writer }, damage))
     }
 
     fn send(&self, work: Work) -> Result<(), StoreError> {
         let changes = self.changes.as_ref().ok_or(StoreError::Busy)?;
-        changes.try_send(work).map_err(|fault| match fault {
-            TrySendError::Full(_) => {
-                self.file.lost.fetch_add(1, Ordering::Relaxed);
-                StoreError::Busy
-            }
-            TrySendError::Disconnected(_) => StoreError::Failed("its writer has died".to_owned()),
-        })
+        let bytes = work.bytes();
+        let before = self.file.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let room = (self.file.settings.memory_bytes_max / 8).max(STORE_QUEUE_BYTES_MIN);
+        let sent =
+            match before > 0 && bytes > 0 && before.saturating_add(bytes) > room {
+                true => Err(StoreError::Busy),
+                false => changes.try_send(Queued { work, since: Instant::now() }).map_err(|full| {
+                    match full {
+                        TrySendError::Full(_) => StoreError::Busy,
+                        TrySendError::Disconnected(_) => {
+                            StoreError::Failed("its writer has died".to_owned())
+                        }
+                    }
+                }),
+            };
+        if let Err(fault) = &sent {
+            self.file.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            let lost = u64::from(*fault == StoreError::Busy);
+            self.file.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn row(&self, record: &Inbound) -> Option<Row> {
@@ -175,18 +214,14 @@ impl Store for Embedded {
         Box::pin(async {
             let hashed = HashedRequest::new(request, &self.keys);
             let file = Arc::clone(&self.file);
-            let rows = tokio::task::spawn_blocking(move || file.find(&hashed)).await;
-            let rows = rows.map_err(|fault| StoreError::Failed(fault.to_string()))?;
+            let rows = self.readers.ask(move || file.find(&hashed)).await?;
             // Why memory wins: it has what is not written yet.
             let remembered = self.memory.find(request);
-            let mut all = HashMap::new();
             let unreadable = rows.as_ref().err().cloned();
-            for (id, body, answered) in opened(rows.unwrap_or_default(), &self.keys) {
-                all.insert(id, (body, answered));
-            }
+            let mut all = opened(&rows.unwrap_or_default(), &self.keys);
             for (id, bytes, answered) in remembered {
-                let on_disk = all.get(&id).and_then(|(_, answered)| *answered);
-                all.insert(id, (bytes.to_vec(), answered.max(on_disk)));
+                let on_disk = all.get(&number(id)).and_then(|(_, answered)| *answered);
+                all.insert(number(id), (bytes.to_vec(), answered.max(on_disk)));
             }
             match unreadable {
                 Some(fault) if all.is_empty() => Err(fault),
@@ -254,8 +289,7 @@ impl Store for Snapshot {
             let hashed = HashedRequest::new(request, &self.keys);
             let found = hashed.find(&self.database, &self.settings);
             let rows = found.map_err(|fault| StoreError::Failed(fault.to_string()))?;
-            let all = opened(rows, &self.keys).map(|(id, body, answered)| (id, (body, answered)));
-            Ok(latest_first(all.collect()))
+            Ok(latest_first(opened(&rows, &self.keys)))
         })
     }
 
@@ -280,16 +314,16 @@ impl Store for Snapshot {
 
 /// A request with its names hashed, under each key.
 struct HashedRequest {
-    keys: Vec<Hashed>,
+    names: Vec<Hashed>,
     by: Vec<Hashed>,
     now: Timestamp,
 }
 
 impl HashedRequest {
     fn new(request: &Request, keys: &Keys) -> HashedRequest {
-        let mut hashed = HashedRequest { keys: Vec::new(), by: Vec::new(), now: request.now };
+        let mut hashed = HashedRequest { names: Vec::new(), by: Vec::new(), now: request.now };
         for key in std::iter::once(&keys.current).chain(&keys.former) {
-            hashed.keys.extend(request.look_ups.iter().map(|name| key.look_up(name)));
+            hashed.names.extend(request.look_ups.iter().map(|name| key.look_up(name)));
             hashed.by.extend(request.responder.iter().map(|by| key.responder(by)));
         }
         hashed
@@ -303,7 +337,7 @@ impl HashedRequest {
         let reading = rows::reading(database)?;
         let retention = i64::try_from(settings.file.retention.as_millis()).unwrap_or(i64::MAX);
         let from = self.now.as_millis().saturating_sub(retention).saturating_add(1);
-        rows::find(&reading, &self.keys, &self.by, Timestamp::from_millis(from), self.now)
+        rows::find(&reading, &self.names, &self.by, Timestamp::from_millis(from))
     }
 }
 
@@ -326,11 +360,12 @@ impl OpenFile {
     }
 
     /// The writing thread: until the other end is gone and everything is written.
-    fn write(&self, work: &Receiver<Work>) {
+    fn write(&self, work: &Receiver<Queued>) {
         while let Ok(first) = work.recv() {
             let batch = gathered(first, work);
             let mut changes = Vec::with_capacity(batch.len());
             let (mut flushes, mut expiries) = (Vec::new(), Vec::new());
+            let bytes = batch.iter().map(Work::bytes).sum();
             for item in batch {
                 match item {
                     Work::Change(change) => changes.push(change),
@@ -339,6 +374,7 @@ impl OpenFile {
                 }
             }
             let written = changes.is_empty() || self.write_all(&changes);
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             for done in flushes {
                 let _ = done.send(written);
             }
@@ -404,34 +440,36 @@ impl OpenFile {
     }
 }
 
-fn gathered(first: Work, work: &Receiver<Work>) -> Vec<Work> {
-    let until = Instant::now() + STORE_GATHER;
-    let mut batch = vec![first];
+/// What is written at once. Why counted from the arrival of the first: what came in during the write
+/// before has waited already.
+fn gathered(first: Queued, work: &Receiver<Queued>) -> Vec<Work> {
+    let until = first.since + STORE_GATHER;
+    let mut batch = vec![first.work];
     while batch.len() < STORE_BATCH_MAX && !matches!(batch.last(), Some(Work::Flush(_))) {
         match work.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(item) => batch.push(item),
+            Ok(item) => batch.push(item.work),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
     }
     batch
 }
 
+/// Records as bytes and the responder's last answer, by their numbers.
+type Opened = HashMap<u64, (Vec<u8>, Option<Timestamp>)>;
+
 /// Rows with their bodies opened; what does not open is left out.
-fn opened(
-    rows: Vec<FoundRow>,
-    keys: &Keys,
-) -> impl Iterator<Item = (InboundId, Vec<u8>, Option<Timestamp>)> {
-    rows.into_iter().filter_map(|(id, bytes, answered)| {
-        let row: Row = postcard::from_bytes(&bytes).ok()?;
+fn opened(rows: &[FoundRow], keys: &Keys) -> Opened {
+    let opened = rows.iter().filter_map(|row| {
         let mut keys = std::iter::once(&keys.current).chain(&keys.former);
-        let body = keys.find_map(|key| key.open(&row.body))?;
-        Some((id, body, answered))
-    })
+        let body = keys.find_map(|key| key.open(row.body()?))?;
+        Some((row.number, (body, row.answered)))
+    });
+    opened.collect()
 }
 
-fn latest_first(all: HashMap<InboundId, (Vec<u8>, Option<Timestamp>)>) -> Vec<Recalled> {
+fn latest_first(all: Opened) -> Vec<Recalled> {
     let mut all: Vec<_> = all.into_iter().collect();
-    all.sort_unstable_by_key(|(id, _)| std::cmp::Reverse(*id));
+    all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
     let recalled = all.into_iter().filter_map(|(_, (bytes, answered))| {
         Some(Recalled { record: Arc::new(decoded(&bytes)?), answered })
     });
@@ -442,7 +480,7 @@ fn builder(settings: &Settings) -> Builder {
     let mut builder = Builder::new();
     // One process writes; `explain` may read beside it.
     builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
-    builder.set_cache_size(settings.memory_bytes_max);
+    builder.set_cache_size(settings.memory_bytes_max / 4);
     builder
 }
 
@@ -451,6 +489,7 @@ enum Refused {
     InUse,
     Disk(String),
     Damaged(String),
+    OfAnotherVersion,
 }
 
 impl Refused {
@@ -458,6 +497,10 @@ impl Refused {
         match self {
             Refused::InUse => OpenError::InUse(path.to_owned()),
             Refused::Disk(fault) | Refused::Damaged(fault) => {
+                OpenError::Disk { path: path.to_owned(), fault }
+            }
+            Refused::OfAnotherVersion => {
+                let fault = "it is of another version".to_owned();
                 OpenError::Disk { path: path.to_owned(), fault }
             }
         }
@@ -485,35 +528,98 @@ fn guarded<T>(open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, Refu
     }
 }
 
-/// The file, or a new one in place of a damaged one, which is set aside; with what was wrong.
+/// The file, or a new one in place of a damaged one or one of another version, which is set aside;
+/// with what was wrong.
 fn open_or_anew(settings: &Settings) -> Result<(Database, Option<String>), OpenError> {
     let path = &settings.path;
-    let open = || {
-        guarded(|| {
-            let database = builder(settings).create(path)?;
-            rows::prepare(&database).map_err(|fault| match fault {
-                redb::Error::Io(fault) => DatabaseError::Storage(redb::StorageError::Io(fault)),
-                other => {
-                    let what = other.to_string();
-                    DatabaseError::Storage(redb::StorageError::Corrupted(what))
-                }
-            })?;
-            Ok(database)
-        })
-    };
-    let damage = match open() {
+    let (aside, why) = match opened_file(settings) {
         Ok(database) => return Ok((database, None)),
-        Err(Refused::Damaged(damage)) => damage,
+        Err(Refused::Damaged(damage)) => {
+            (path.with_extension("damaged"), format!("was damaged ({damage})"))
+        }
+        Err(Refused::OfAnotherVersion) => {
+            (path.with_extension("former"), "is of another version".to_owned())
+        }
         Err(refused) => return Err(refused.told(path)),
     };
-    let aside = path.with_extension("damaged");
     std::fs::rename(path, &aside)
         .map_err(|fault| OpenError::Disk { path: path.clone(), fault: fault.to_string() })?;
-    let database = open().map_err(|refused| refused.told(path))?;
-    let told = format!("{} was damaged ({damage}) and lies at {}", path.display(), aside.display());
-    Ok((database, Some(told)))
+    let database = opened_file(settings).map_err(|refused| refused.told(path))?;
+    Ok((database, Some(format!("{} {why} and lies at {}", path.display(), aside.display()))))
+}
+
+fn opened_file(settings: &Settings) -> Result<Database, Refused> {
+    let mut other = false;
+    let opened = guarded(|| {
+        let database = builder(settings).create(&settings.path)?;
+        other = rows::is_of_another_version(&database).map_err(as_of_opening)?;
+        if !other {
+            rows::prepare(&database).map_err(as_of_opening)?;
+        }
+        Ok(database)
+    })?;
+    if other { Err(Refused::OfAnotherVersion) } else { Ok(opened) }
+}
+
+fn as_of_opening(fault: redb::Error) -> DatabaseError {
+    DatabaseError::Storage(match fault {
+        redb::Error::Io(fault) => redb::StorageError::Io(fault),
+        other => redb::StorageError::Corrupted(other.to_string()),
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what waits for the disk is bounded in bytes, and one record always finds room.
+    /// Method: a store whose writer never comes.
+    #[test]
+    fn what_waits_to_be_written_is_bounded_in_bytes() {
+        let bounds = memory::Settings {
+            retention: std::time::Duration::from_secs(1),
+            records_max: 1000,
+            bytes_max: 1 << 30,
+        };
+        let settings = Settings {
+            path: PathBuf::new(),
+            file: bounds,
+            memory_bytes_max: 16 << 20,
+            plain: true,
+        };
+        let key = Arc::new(StoreKey::new([1; 32]));
+        let (changes, _work) = sync_channel(STORE_QUEUE_MAX);
+        let store = Embedded {
+            memory: Memory::new(bounds, Arc::clone(&key)),
+            file: Arc::new(OpenFile {
+                settings,
+                database: RwLock::new(None),
+                waiting: AtomicUsize::new(0),
+                lost: AtomicU64::new(0),
+                trouble: Mutex::new(None),
+            }),
+            readers: Readers::start().unwrap(),
+            keys: Keys { current: key, former: None },
+            changes: Some(changes),
+            writer: None,
+        };
+        let of_bytes =
+            |bytes| Work::Change(Change::Put(InboundId::from_u128(1), Row::blank(bytes)));
+        assert_eq!(store.send(of_bytes(64 << 20)), Ok(()));
+        assert_eq!(store.send(of_bytes(1)), Err(StoreError::Busy));
+        store.file.waiting.store(0, Ordering::Relaxed);
+        let fits = (2 << 20) / (60_000 + size_of::<Queued>());
+        for _ in 0..fits {
+            assert_eq!(store.send(of_bytes(60_000)), Ok(()));
+        }
+        assert_eq!(store.send(of_bytes(60_000)), Err(StoreError::Busy));
+        assert_eq!(store.health().lost, 2);
+        // Who waits for the writer finds room.
+        let (done, _gone) = oneshot::channel();
+        assert_eq!(store.send(Work::Flush(done)), Ok(()));
+    }
 }

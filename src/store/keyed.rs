@@ -9,8 +9,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use crate::judge::subject::{Inbound, LookUp};
 use crate::mail::address::Address;
 
-/// A name, hashed.
-pub type Hashed = u128;
+/// A name, hashed. Why no longer: two names with one hash are met once in millions of years, and who
+/// reads a record compares its names anyway; every table of the store has it many times.
+pub type Hashed = u64;
 
 /// In the first byte of what is kept: whether it is sealed.
 const PLAIN: u8 = 0;
@@ -43,7 +44,7 @@ impl StoreKey {
             hasher.update(&(word.len() as u64).to_le_bytes());
             hasher.update(word.as_bytes());
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; size_of::<Hashed>()];
         hasher.finalize_xof().fill(&mut bytes);
         Hashed::from_le_bytes(bytes)
     }

@@ -21,13 +21,14 @@ use crate::mail::limits_of_memory::{
 use crate::mail::time::Timestamp;
 use crate::store::codec::{decoded, encoded};
 use crate::store::keyed::{Hashed, StoreKey};
+use crate::store::rows::number;
 use crate::store::{Asking, Health, Request, Store, StoreError};
 
-/// What a record takes beside its own bytes and keys: the entries of the tables it stands in.
-const ENTRY_BYTES: usize = 200;
-
-/// What each of its keys takes.
-const KEY_BYTES: usize = 64;
+// What a record takes beside its own bytes, as `scripts/bench store` measures it: its entries in the
+// tables of records and of times, in that of names, in that of owners, with what a heap adds.
+const ENTRY_BYTES: usize = 450;
+const NAME_BYTES: usize = 100;
+const OWNER_BYTES: usize = 150;
 
 /// The bounds of a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +70,21 @@ struct Kept {
 
 impl Kept {
     fn cost(&self) -> usize {
-        let keys = self.keys.len() + self.owners.len();
-        self.bytes.len() + keys * KEY_BYTES + ENTRY_BYTES
+        let entries = self.keys.len() * NAME_BYTES + self.owners.len() * OWNER_BYTES;
+        self.bytes.len() + entries + ENTRY_BYTES
     }
 }
 
 /// What one client or MAIL FROM owns, oldest first.
-#[derive(Default)]
 struct Owned {
     records: VecDeque<(InboundId, usize)>,
     bytes: usize,
+}
+
+impl Owned {
+    fn of_one() -> Owned {
+        Owned { records: VecDeque::with_capacity(1), bytes: 0 }
+    }
 }
 
 impl Memory {
@@ -191,7 +197,8 @@ impl Memory {
         }
         for key in keys {
             let mut index = self.index(key);
-            let filed = index.entry(key).or_default();
+            // Why room for one: most names and owners never have a second record.
+            let filed = index.entry(key).or_insert_with(|| Vec::with_capacity(1));
             let place = filed.partition_point(|other| *other < id);
             filed.insert(place, id);
         }
@@ -208,7 +215,7 @@ impl Memory {
         let records_max = (self.settings.records_max / OWNER_SHARE).max(1);
         let bytes_max = (self.settings.bytes_max / OWNER_SHARE).max(cost);
         let mut owners = self.owners.lock(owner);
-        let owned = owners.entry(owner).or_default();
+        let owned = owners.entry(owner).or_insert_with(Owned::of_one);
         owned.records.push_back((id, cost));
         owned.bytes += cost;
         while owned.records.len() > records_max || owned.bytes > bytes_max {
@@ -250,7 +257,7 @@ impl Memory {
     }
 
     fn shard(&self, id: InboundId) -> MutexGuard<'_, Shard> {
-        self.records.lock(id.as_u128())
+        self.records.lock(number(id))
     }
 
     fn index(&self, key: Hashed) -> MutexGuard<'_, Index> {
@@ -311,9 +318,9 @@ impl<T> Shards<T> {
         Shards { first: Mutex::new(make()), others }
     }
 
-    /// The one for a key. Its lower bits are chance: hashes have nothing else, ids end with it.
-    fn lock(&self, key: u128) -> MutexGuard<'_, T> {
-        let number = usize::try_from(key % STORE_SHARDS as u128).unwrap_or(0);
+    /// The one for a key. Its lower bits are chance: hashes have nothing else, numbers end with it.
+    fn lock(&self, key: u64) -> MutexGuard<'_, T> {
+        let number = usize::try_from(key % STORE_SHARDS as u64).unwrap_or(0);
         lock(number.checked_sub(1).and_then(|at| self.others.get(at)).unwrap_or(&self.first))
     }
 

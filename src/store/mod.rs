@@ -13,6 +13,7 @@ pub mod embedded;
 pub mod keyed;
 pub mod memory;
 pub mod null;
+pub mod readers;
 pub mod relays;
 pub mod returns;
 pub mod rows;
@@ -145,8 +146,7 @@ impl Settings {
         embedded::Settings {
             path: self.path.clone(),
             file: memory::Settings { bytes_max, ..self.memory() },
-            // One half for records, one for pages of the file.
-            memory_bytes_max: self.memory_max / 2,
+            memory_bytes_max: self.memory_max,
             plain: self.plain,
         }
     }
