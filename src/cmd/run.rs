@@ -16,6 +16,7 @@ use crate::cmd::{ConfigFile, check_config, world};
 use crate::config::Config;
 use crate::guard::Guard;
 use crate::judge::policy::Mode;
+use crate::serve::sandbox::{self, InForce};
 use crate::serve::state::StateError;
 use crate::serve::{Server, StartError, reload};
 
@@ -32,6 +33,21 @@ pub fn run(file: &ConfigFile) -> Exit {
         .with_writer(io::stderr)
         .with_ansi(Paint::on(&io::stderr()).is_terminal())
         .init();
+    // Before there is a second thread: each inherits what the first has given up.
+    let in_force = match sandbox::enter(&config, file.config.as_deref()) {
+        Ok(in_force) => in_force,
+        Err(fault) => {
+            error!("{fault}");
+            return Exit::Configuration;
+        }
+    };
+    match in_force.is_whole() {
+        true => info!(closed = %in_force, "sandbox"),
+        false => warn!(closed = %in_force, "sandbox"),
+    }
+    if let Some(notice) = in_force.notice() {
+        warn!("{notice}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => {
@@ -39,10 +55,10 @@ pub fn run(file: &ConfigFile) -> Exit {
             return Exit::Later;
         }
     };
-    runtime.block_on(serve(file, config))
+    runtime.block_on(serve(file, config, in_force))
 }
 
-async fn serve(file: &ConfigFile, config: Config) -> Exit {
+async fn serve(file: &ConfigFile, config: Config, in_force: InForce) -> Exit {
     let server = match Server::start(&config).await {
         Ok(server) => server,
         Err(fault) => {
@@ -55,6 +71,7 @@ async fn serve(file: &ConfigFile, config: Config) -> Exit {
             };
         }
     };
+    server.in_sandbox(in_force.clone());
     for endpoint in server.endpoints() {
         info!(%endpoint, protocol = config.outbound.protocol.as_str(), "listening");
     }
@@ -71,7 +88,7 @@ async fn serve(file: &ConfigFile, config: Config) -> Exit {
     let guard = Arc::clone(server.guard());
     let stopper = server.stopper();
     let running = tokio::spawn(server.run());
-    match signals(file, &config, &guard).await {
+    match signals(file, &config, &guard, &in_force).await {
         Ok(()) => {}
         Err(fault) => error!(%fault, "signals cannot be received: stopping"),
     }
@@ -87,7 +104,12 @@ async fn serve(file: &ConfigFile, config: Config) -> Exit {
 }
 
 /// Until SIGTERM or SIGINT.
-async fn signals(file: &ConfigFile, config: &Config, guard: &Guard) -> std::io::Result<()> {
+async fn signals(
+    file: &ConfigFile,
+    config: &Config,
+    guard: &Guard,
+    in_force: &InForce,
+) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -95,13 +117,13 @@ async fn signals(file: &ConfigFile, config: &Config, guard: &Guard) -> std::io::
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => again(file, config, guard).await,
+            _ = hangup.recv() => again(file, config, guard, in_force).await,
         }
     }
 }
 
 /// Reads everything again: all of it, or nothing.
-async fn again(file: &ConfigFile, running: &Config, guard: &Guard) {
+async fn again(file: &ConfigFile, running: &Config, guard: &Guard, in_force: &InForce) {
     if let Err(fault) = guard.trail().reopen().await {
         warn!(%fault, "the audit log could not be begun anew");
     }
@@ -119,6 +141,9 @@ async fn again(file: &ConfigFile, running: &Config, guard: &Guard) {
         }
         Err(faults) => {
             check_config::print_faults(&faults);
+            if let Some(remark) = in_force.remark(&faults) {
+                error!("{remark}");
+            }
             error!(faults = faults.len(), "the new configuration has faults: the old one stays");
         }
     }

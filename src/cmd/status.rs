@@ -120,6 +120,7 @@ fn told(status: &Status, paint: Paint) -> String {
         false => outcomes.join(", "),
     };
     lines.push(format!("  {:<11} {outcomes}", "recipients"));
+    lines.push(format!("  {:<11} {}", "sandbox", status.sandbox));
     lines.extend(status.notices.iter().map(|notice| format!("* {notice}")));
     for trouble in &status.troubles {
         lines.push(paint.paint(Tone::Held, &format!("! {trouble}")));
@@ -182,6 +183,24 @@ mod tests {
         SubjectsStatus, TapStatus,
     };
 
+    const AT_A_GLANCE: &str = "\
+replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
+  outbound    127.0.0.1:10025
+  next hop    a:25 up
+  next hop    b:25 does not answer
+  next hop    c:25 not tried yet
+  sessions    3 of 10000 clients, 1 of 40 with next hops
+  audit log   /a.jsonl written
+  quarantine  2 messages, 998 further copies, 1.5 MiB
+  milter tap  12 messages, 3 a minute, verified after 41 ms; 1 late, 0 not verified, 0 not remembered, 0 faults
+  store       embedded, 12 records, 1.0 MiB works
+  responses   2 of 3 found what they answer (66 %)
+  recipients  7 relayed, 1000 held
+  sandbox     files and system calls
+* 192.0.2.7 looks like a gateway
+! next hop b:25 does not answer
+";
+
     #[test]
     fn a_person_reads_it_at_a_glance() {
         let status = Status {
@@ -208,6 +227,7 @@ mod tests {
                 lost: 0,
             },
             quarantine: QuarantineStatus { messages: 2, copies: 998, bytes: 1_600_000, dropped: 0 },
+            sandbox: "files and system calls".into(),
             notices: vec!["192.0.2.7 looks like a gateway".into()],
             taps: vec![TapStatus {
                 tap: "milter".into(),
@@ -234,23 +254,7 @@ mod tests {
                 Outcomes { outcome: "deferred".into(), recipients: 0 },
             ],
         };
-        let wanted = "\
-replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
-  outbound    127.0.0.1:10025
-  next hop    a:25 up
-  next hop    b:25 does not answer
-  next hop    c:25 not tried yet
-  sessions    3 of 10000 clients, 1 of 40 with next hops
-  audit log   /a.jsonl written
-  quarantine  2 messages, 998 further copies, 1.5 MiB
-  milter tap  12 messages, 3 a minute, verified after 41 ms; 1 late, 0 not verified, 0 not remembered, 0 faults
-  store       embedded, 12 records, 1.0 MiB works
-  responses   2 of 3 found what they answer (66 %)
-  recipients  7 relayed, 1000 held
-* 192.0.2.7 looks like a gateway
-! next hop b:25 does not answer
-";
-        assert_eq!(told(&status, Paint::plain()), wanted);
+        assert_eq!(told(&status, Paint::plain()), AT_A_GLANCE);
         assert_eq!(print(&serde_json::to_vec(&status).unwrap(), true), Exit::No);
     }
 }

@@ -38,6 +38,15 @@ pub const KEYS: &[Key] = &[
         "Where everything that must survive a restart is kept. One daemon at a time.",
     ),
     new(
+        "sandbox",
+        "\"best-effort\"",
+        "What the process gives up at its start: all files but its own, those of the system and those \
+         that this file names with what lies beside them (Landlock), and system calls that it never \
+         makes, such as to run a program (seccomp). \"best-effort\": as far as the kernel can. \
+         \"require\": all, or it does not start. \"off\": nothing. A reload that names a file in \
+         another folder is refused.",
+    ),
+    new(
         "outbound.listen",
         "[\"127.0.0.1:10025\"]",
         "Where MTAs hand in their mail: \"host:port\", \"[::1]:port\" or \"unix:/path\".",
@@ -319,7 +328,7 @@ pub const KEYS: &[Key] = &[
     new(
         "store.memory_max",
         "\"64MiB\"",
-        "Bytes of memory for records; with the embedded store for the last ones, and for pages of its file.",
+        "Bytes of memory that the store takes; with the embedded one for pages of its file, the last records, and what waits to be written.",
     ),
     new(
         "store.plain",

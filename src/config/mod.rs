@@ -39,6 +39,8 @@ pub struct Config {
     pub hostname: String,
     /// Where everything that must survive a restart is kept.
     pub state_dir: PathBuf,
+    /// What the process gives up at its start.
+    pub sandbox: Sandbox,
     /// The proxy's front.
     pub outbound: Outbound,
     /// The proxy's back.
@@ -65,6 +67,18 @@ pub struct Config {
     pub notes: Vec<String>,
     /// Every value that was written, by dotted key.
     pub written: Vec<(String, String)>,
+}
+
+/// Whether the process gives up what it does not need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As far as the kernel can.
+    #[default]
+    BestEffort,
+    /// All of it, or it does not start.
+    Require,
+    /// Nothing.
+    Off,
 }
 
 /// Where the daemon says how it is.

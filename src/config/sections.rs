@@ -17,8 +17,8 @@ use crate::config::loops::loops;
 use crate::config::memory::store;
 use crate::config::tap::tap;
 use crate::config::words::{
-    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, points, sink,
-    verdict,
+    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, points, sandbox,
+    sink, verdict,
 };
 use crate::config::{Admin, Config, Outbound, World};
 use crate::judge::lists::{Entry, List};
@@ -47,6 +47,7 @@ pub fn config(
     let hostname = hostname.unwrap_or_else(|| world.hostname.clone());
     let state_dir = root.value(source, "state_dir", |text| absolute(text, folder));
     let state_dir = state_dir.map_or_else(|| world.state_dir.clone(), |written| written.value);
+    let sandbox = root.value(source, "sandbox", sandbox).map(|written| written.value);
     let (outbound, relay) = outbound(root, source, &hostname);
     let (tap, trusted_relays) = tap(root, source);
     let (mut site, networks, none) = local(root, source, folder, &hostname);
@@ -80,6 +81,7 @@ pub fn config(
     Config {
         hostname,
         state_dir,
+        sandbox: sandbox.unwrap_or_default(),
         outbound,
         relay,
         tap,

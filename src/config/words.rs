@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use crate::audit::sinks::{JOURNAL, SinkSettings, SyslogTo};
-use crate::config::values;
+use crate::config::{Sandbox, values};
 use crate::judge::decision::VerdictKind;
 use crate::judge::lists::Pattern;
 use crate::judge::loops::conversation::Rate;
@@ -30,6 +30,16 @@ pub fn mode(text: &str) -> Result<Mode, String> {
         "observe" => Ok(Mode::Observe),
         "enforce" => Ok(Mode::Enforce),
         _ => Err("write \"observe\" or \"enforce\"".to_owned()),
+    }
+}
+
+/// Whether the process gives up what it does not need.
+pub fn sandbox(text: &str) -> Result<Sandbox, String> {
+    match text {
+        "best-effort" => Ok(Sandbox::BestEffort),
+        "require" => Ok(Sandbox::Require),
+        "off" => Ok(Sandbox::Off),
+        _ => Err("write \"best-effort\", \"require\" or \"off\"".to_owned()),
     }
 }
 

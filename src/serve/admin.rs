@@ -4,8 +4,8 @@
 //! a line for each trouble. All on `admin.socket`, which its permissions guard, and on
 //! `admin.console`. Nothing of a message or a mail address stands in any of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -30,6 +30,7 @@ use crate::meter::{
     TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED, TAP_UNDECLARED,
 };
 use crate::serve::door::Door;
+use crate::serve::sandbox::InForce;
 use crate::store::relays::UNDECLARED;
 
 /// The role of a tap's listener.
@@ -49,6 +50,8 @@ pub struct Admin {
     pub taps: Vec<TapKind>,
     /// When it started.
     pub started: Timestamp,
+    /// What the process has given up; unset: nothing.
+    pub sandbox: OnceLock<InForce>,
 }
 
 /// How the daemon is.
@@ -80,6 +83,9 @@ pub struct Status {
     pub audit: AuditStatus,
     /// The quarantine.
     pub quarantine: QuarantineStatus,
+    /// What the process has given up: `files and system calls`, a part of it and why not all, or
+    /// `none` and why.
+    pub sandbox: String,
     /// What somebody should look at some day; nothing fails. Plain sentences.
     pub notices: Vec<String>,
     /// The taps that listen.
@@ -279,6 +285,7 @@ impl Admin {
                 bytes: quarantine.bytes,
                 dropped: quarantine.dropped,
             },
+            sandbox: self.sandbox().to_string(),
             notices: self.notices(),
             taps: self.taps.iter().map(|tap| self.tap(*tap)).collect(),
             taps_refused: self.tap.counts().refused.load(Ordering::Relaxed),
@@ -314,7 +321,12 @@ impl Admin {
 
     fn notices(&self) -> Vec<String> {
         let undeclared = self.guard.inquiry().store.health().undeclared;
-        undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}")).collect()
+        let undeclared = undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}"));
+        self.sandbox().notice().into_iter().chain(undeclared).collect()
+    }
+
+    fn sandbox(&self) -> InForce {
+        self.sandbox.get().cloned().unwrap_or_else(|| InForce::nothing("not entered"))
     }
 
     fn store(&self) -> StoreStatus {
@@ -358,7 +370,8 @@ impl Admin {
         ];
         if !status.taps.is_empty() {
             readings.push(Reading::new(TAP_REFUSED, status.taps_refused));
-            readings.push(Reading::new(TAP_UNDECLARED, status.notices.len()));
+            let undeclared = self.guard.inquiry().store.health().undeclared.len();
+            readings.push(Reading::new(TAP_UNDECLARED, undeclared));
         }
         readings.extend(status.taps.into_iter().flat_map(readings_of));
         readings.extend(status.next_hops.into_iter().filter_map(|hop| {
@@ -432,6 +445,7 @@ mod tests {
                 .to_vec(),
             audit: AuditStatus { path: "/a".into(), trouble: None, waiting_bytes: 0, lost: 0 },
             quarantine: QuarantineStatus { messages: 0, copies: 0, bytes: 0, dropped: 0 },
+            sandbox: "none: x".into(),
             notices: Vec::new(),
             taps: Vec::new(),
             taps_refused: 0,

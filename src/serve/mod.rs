@@ -13,13 +13,14 @@ pub mod milter;
 pub mod pass;
 pub mod room;
 pub mod rounds;
+pub mod sandbox;
 pub mod smtp;
 pub mod state;
 pub mod taps;
 pub mod tls;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -174,6 +175,7 @@ impl Server {
             tap,
             taps: listening_taps(config),
             started: guard.now(),
+            sandbox: OnceLock::new(),
         });
         Ok(Server {
             guard,
@@ -205,6 +207,11 @@ impl Server {
     /// The guard behind the listeners.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
+    }
+
+    /// Says what the process gave up before it started, for the status.
+    pub fn in_sandbox(&self, in_force: sandbox::InForce) {
+        let _ = self.admin.sandbox.set(in_force);
     }
 
     /// A handle that stops it.
@@ -321,6 +328,7 @@ pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str
     let pairs = [
         ("hostname", running.hostname == new.hostname),
         ("state_dir", running.state_dir == new.state_dir),
+        ("sandbox", running.sandbox == new.sandbox),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
         ("store", running.store == new.store),

@@ -263,3 +263,40 @@ fn every_reason_is_documented() {
         .collect();
     assert!(missing.is_empty(), "docs/reference/reasons.md lacks {missing:?}");
 }
+
+/// Goal: the threat model claims nothing that no test shows. Method: each `file::test` that
+/// SECURITY.md names is looked for in a file of that name.
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let named: Vec<(&str, &str)> =
+        text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")).collect();
+    assert!(named.len() > 40, "only {} are named", named.len());
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        collect(&root().join(folder), &mut files);
+    }
+    let is_there = |(file, test): &(&str, &str)| {
+        files.iter().any(|path| {
+            let stem = match path.file_stem().and_then(|stem| stem.to_str()) {
+                Some("mod") => path.parent().and_then(Path::file_name).and_then(|n| n.to_str()),
+                stem => stem,
+            };
+            stem == Some(*file)
+                && fs::read_to_string(path).unwrap().contains(&format!("fn {test}("))
+        })
+    };
+    let missing: Vec<_> = named.iter().filter(|named| !is_there(named)).collect();
+    assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => collect(&path, files),
+            false if path.extension().is_some_and(|end| end == "rs") => files.push(path),
+            false => {}
+        }
+    }
+}

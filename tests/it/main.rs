@@ -18,6 +18,7 @@ mod captures;
 mod certificates;
 mod config;
 mod corpus;
+mod daemon;
 mod dialogues;
 mod disk;
 mod dkim;
