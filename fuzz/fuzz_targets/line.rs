@@ -70,7 +70,7 @@ fn could_end(wire: &[u8]) -> bool {
     let mut lines = loose.split(|byte| matches!(byte, b'\r' | b'\n'));
     // What follows the last line end is no line yet.
     lines.next_back();
-    lines.any(|line| line == b".")
+    lines.any(|line| line.trim_ascii_end() == b".")
 }
 
 fn lines(packets: &[&[u8]]) -> Vec<String> {

@@ -78,6 +78,8 @@ pub enum Act {
     SayAndClose(String),
     /// Takes the message (at the final dot), then closes without a word.
     TakeAndClose,
+    /// Says a long reply, a byte each time that so much has passed.
+    Drip(Duration),
     /// Never says anything again, until the other side leaves.
     Stall,
     /// Says these bytes again and again.
@@ -158,13 +160,13 @@ pub fn shown(bytes: &[u8]) -> String {
 }
 
 /// Whether some server, reading line ends in its own way, could see the end of the message in
-/// these bytes: any of CR, LF and CRLF ends a line, NULs are skipped.
+/// these bytes: any of CR, LF and CRLF ends a line, NULs and blanks at its end are passed over.
 pub fn could_end(wire: &[u8]) -> bool {
     let loose: Vec<u8> = wire.iter().copied().filter(|byte| *byte != 0).collect();
     let mut lines = loose.split(|byte| matches!(byte, b'\r' | b'\n'));
     // What follows the last line end is no line yet.
     lines.next_back();
-    lines.any(|line| line == b".")
+    lines.any(|line| line.trim_ascii_end() == b".")
 }
 
 /// Decides what is done at a stage; the command or message is given with it.
@@ -536,6 +538,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<S> {
             Some(Act::Endless(said)) => loop {
                 self.say(said).await?;
             },
+            Some(Act::Drip(pause)) => {
+                for byte in "250 2.0.0 Ok, but all in its own good time\r\n".chars() {
+                    sleep(pause).await;
+                    self.say(byte.encode_utf8(&mut [0; 4])).await?;
+                }
+                Err(Over)
+            }
             Some(Act::Stall) => loop {
                 self.more().await?;
             },
