@@ -66,6 +66,9 @@ struct Ends<S> {
     share: Share,
     began: Option<Timestamp>,
     verifying: Option<Verifying>,
+    /// The client says no more. What the server owes it is waited for all the same: who leaves
+    /// behind his final dot has sent a message, and it must be remembered.
+    has_left: bool,
 }
 
 /// Serves a client until one of both ends leaves, or the server stops. `addresses`: the client's,
@@ -98,6 +101,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         share,
         began: None,
         verifying: None,
+        has_left: false,
     };
     if let Err(gone) = ends.run(&mut stopping).await {
         debug!(%gone, "a conversation through the SMTP tap ended");
@@ -193,9 +197,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
                 self.share.fits(self.passing.kept_bytes());
             }
             self.flush().await?;
+            if self.has_left && !self.passing.is_owed() {
+                return Err(Gone::Closed);
+            }
             self.client_input.reserve(NETWORK_BUFFER_BYTES);
             self.server_input.reserve(1024);
-            let (listens, busy) = (self.passing.wants_client(), self.passing.is_busy());
+            let listens = self.passing.wants_client() && !self.has_left;
+            let busy = self.passing.is_busy();
             let deadline = if listens { CLIENT_IDLE_DEADLINE } else { FINAL_DEADLINE };
             let read = tokio::select! {
                 biased;
@@ -205,7 +213,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
                     Some(read).filter(|read| !matches!(read, Ok(0)))
                 }
                 read = self.client.read_buf(&mut self.client_input), if listens => match read {
-                    Ok(0) => return Err(Gone::Closed),
+                    Ok(0) | Err(_) => {
+                        self.has_left = true;
+                        continue;
+                    }
                     read => Some(read),
                 },
                 () = tokio::time::sleep(deadline) => None,
@@ -285,18 +296,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
+        let (client, server) = (&mut self.client, &mut self.server);
         let sending = async {
             if !self.to_server.is_empty() {
-                self.server.write_all(&self.to_server).await?;
-                self.server.flush().await?;
-            }
-            if !self.to_client.is_empty() {
-                self.client.write_all(&self.to_client).await?;
-                self.client.flush().await?;
+                server.write_all(&self.to_server).await?;
+                server.flush().await?;
             }
             std::io::Result::Ok(())
         };
         timeout(CONTENT_DEADLINE, sending).await.map_err(|_| Gone::Deadline)??;
+        let saying = async {
+            if !self.to_client.is_empty() {
+                client.write_all(&self.to_client).await?;
+                client.flush().await?;
+            }
+            std::io::Result::Ok(())
+        };
+        let said = timeout(CONTENT_DEADLINE, saying).await;
+        self.has_left |= !matches!(said, Ok(Ok(())));
         self.to_server.clear();
         self.to_client.clear();
         Ok(())

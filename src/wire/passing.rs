@@ -151,6 +151,11 @@ impl Passing {
         self.transaction.is_some() || !self.expected.is_empty()
     }
 
+    /// Whether the server owes a reply.
+    pub fn is_owed(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
     /// Bytes of the message that are kept at this moment.
     pub fn kept_bytes(&self) -> usize {
         match &self.mode {
@@ -304,7 +309,8 @@ impl Passing {
             _ => {}
         }
         self.acts.push_back(Act::ToClient(wire));
-        if reply.code() == 421 || matches!(self.mode, Mode::Over) {
+        // Why 221 too: the server closes behind it, and the client has heard its last word.
+        if matches!(reply.code(), 221 | 421) || matches!(self.mode, Mode::Over) {
             self.mode = Mode::Over;
             self.acts.push_back(Act::Close);
         }
