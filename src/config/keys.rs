@@ -70,7 +70,7 @@ pub const KEYS: &[Key] = &[
     new(
         "outbound.memory_max",
         "\"256MiB\"",
-        "Bytes of messages in memory at once, all sessions together; past it DATA gets 452.",
+        "Bytes of messages, and of more than a hundred recipients, in memory at once, all sessions together; past it DATA and RCPT get 452.",
     ),
     new("outbound.sessions_max", "10000", "Sessions of clients at once; the next one gets 421."),
     new(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::mail::limits::COMMAND_LINE_BYTES_MAX;
+
 /// Sessions of one client with the SMTP pass-through tap, where nothing is written: what Postfix
 /// allows one (`smtpd_client_connection_count_limit`), so that it need not refuse any of them.
 pub const PASS_CLIENT_SESSIONS_MAX: usize = 50;
@@ -12,3 +14,16 @@ pub const CLIENT_BITS_V6: u32 = 64;
 /// How often the log says that clients are turned away, each reason for itself. The next line says
 /// how many there were.
 pub const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// Bytes of recipients that a transaction may keep without asking for room: the longest command
+/// fits, so the first recipient always does; so do a hundred usual ones.
+pub const ENVELOPE_BYTES_FREE: usize = 32 * 1024;
+
+/// How often a RCPT command is kept at the most: read, as it was written, as it goes on to the next
+/// hop, and as it is read there.
+pub const ENVELOPE_COPIES: usize = 4;
+
+/// KiB of room that a transaction takes at once for more recipients.
+pub const ENVELOPE_STEP_KIB: u32 = 64;
+
+const _: () = assert!(ENVELOPE_COPIES * COMMAND_LINE_BYTES_MAX <= ENVELOPE_BYTES_FREE);

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod door;
+pub mod envelopes;
 pub mod gone;
 pub mod http;
 pub mod import;

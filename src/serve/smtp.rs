@@ -28,6 +28,7 @@ use crate::mail::limits::{
 };
 use crate::mail::reply::Reply;
 use crate::relay::transaction::Transaction;
+use crate::serve::envelopes::Envelopes;
 use crate::serve::gone::Gone;
 use crate::serve::tls::{Begins, ListenerTls};
 use crate::tls::stream::Stream;
@@ -98,6 +99,14 @@ struct Open {
     event: Ulid,
     /// `None` with the null reverse-path: the next hop hears of it after the decision.
     next_hop: Option<Transaction>,
+    /// Room for its recipients.
+    envelope: Envelopes,
+}
+
+impl Open {
+    fn new(event: Ulid, next_hop: Option<Transaction>) -> Open {
+        Open { event, next_hop, envelope: Envelopes::default() }
+    }
 }
 
 /// One conversation.
@@ -223,6 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         loop {
             let Some(line) = self.next_line().await? else { return Ok(Talked::Drained) };
             let recipient = line.as_ref().is_ok_and(|line| is_rcpt(line));
+            let length = line.as_ref().map_or(0, Bytes::len);
             if !recipient || self.pending.len() >= PENDING_REPLIES_MAX {
                 self.settle().await;
             }
@@ -244,7 +254,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                     return Err(Gone::Closed);
                 }
                 Step::Mail(mail) => self.mail(mail).await,
-                Step::Rcpt(recipient) => self.rcpt(recipient),
+                Step::Rcpt(recipient) if self.has_room(length) => self.rcpt(recipient),
+                Step::Rcpt(_) => {
+                    self.settle().await;
+                    self.no_room();
+                }
                 Step::Data => return Ok(Talked::Data),
                 Step::StartTls(reply) => {
                     self.settle().await;
@@ -278,6 +292,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     /// server drains, and no transaction is open.
     async fn next_line(&mut self) -> Result<Option<Result<Bytes, LineFault>>, Gone> {
         let mut stopping = self.stopping.clone();
+        // Why for the whole line: who gives a byte now and then would keep his place for ever.
+        let mut until = None;
         loop {
             if let Some(line) = self.lines.next(&mut self.input) {
                 return Ok(Some(line));
@@ -286,10 +302,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
             self.flush().await?;
             self.input.reserve(COMMAND_BUFFER_BYTES);
             let idle = self.session.transaction().is_none();
+            let until = *until.get_or_insert_with(|| Instant::now() + CLIENT_IDLE_DEADLINE);
             tokio::select! {
                 biased;
                 _ = stopping.wait_for(|stage| *stage != Stopping::No), if idle => return Ok(None),
-                read = timeout(CLIENT_IDLE_DEADLINE, self.stream.read_buf(&mut self.input)) => {
+                read = timeout_at(until, self.stream.read_buf(&mut self.input)) => {
                     match read.map_err(|_| Gone::Deadline)?? {
                         0 => return Err(Gone::Closed),
                         _ => continue,
@@ -302,14 +319,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
     async fn mail(&mut self, mail: MailFrom) {
         let event = self.front.guard.new_id();
         if mail.path.is_null() {
-            self.open = Some(Open { event, next_hop: None });
+            self.open = Some(Open::new(event, None));
             self.say(&Reply::with_id(250, "2.1.0", "Ok", &event.to_string()));
             return;
         }
         let relay = self.front.guard.relay();
         match relay.begin(&mail, &[], &self.client(), added_bytes()).await {
             Ok(transaction) => {
-                self.open = Some(Open { event, next_hop: Some(transaction) });
+                self.open = Some(Open::new(event, Some(transaction)));
                 self.pending.push(Pending::Mail);
             }
             Err(fault) => {
@@ -319,6 +336,22 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
                 self.say(&reply);
             }
         }
+    }
+
+    fn has_room(&mut self, command: usize) -> bool {
+        let (budget, share) = (&self.front.budget_kib, self.share_kib());
+        self.open.as_mut().is_none_or(|open| open.envelope.fits(command, budget, share))
+    }
+
+    /// The client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
+    fn no_room(&mut self) {
+        let event = self.open.as_ref().map_or(self.session_id, |open| open.event).to_string();
+        self.say(&Reply::with_id(452, "4.3.1", "too many recipients in flight", &event));
+    }
+
+    /// KiB of a message in memory.
+    fn share_kib(&self) -> usize {
+        self.front.inspect_max.div_ceil(1024)
     }
 
     fn rcpt(&mut self, recipient: Recipient) {
@@ -396,7 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         };
         let envelope =
             Envelope { client: self.client(), mail: mail.clone(), recipients: recipients.to_vec() };
-        let share = u32::try_from(self.front.inspect_max.div_ceil(1024)).unwrap_or(u32::MAX);
+        let share = u32::try_from(self.share_kib()).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.front.budget_kib);
         let Ok(Ok(_share)) = timeout(BUDGET_WAIT_MAX, budget.acquire_many(share)).await else {
             let event = open.event.to_string();

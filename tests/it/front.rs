@@ -168,6 +168,62 @@ async fn a_message_comes_in_within_its_time() {
     assert!(hop.taken().is_empty());
 }
 
+/// Nor does it keep its place for ever by a byte of a command now and then.
+#[tokio::test(start_paused = true)]
+async fn a_command_comes_in_within_its_time() {
+    let (_, rig) = rig("").await;
+    let mut client = rig.client().await;
+    let began = Instant::now();
+    let pause = CLIENT_IDLE_DEADLINE / 4;
+    while began.elapsed() + pause < CLIENT_IDLE_DEADLINE {
+        client.send("N").await;
+        sleep(pause).await;
+    }
+    client.send("N").await;
+    let said = client.reply().await;
+    assert!(said.0.starts_with("421 4.4.2 "), "{said:?}");
+    assert!(began.elapsed() <= CLIENT_IDLE_DEADLINE + Duration::from_secs(1));
+}
+
+/// Recipients take room as messages do: a client that names too many is told to bring the rest
+/// later, its message still passes, and the room is there again behind it.
+#[tokio::test(start_paused = true)]
+async fn recipients_take_room_and_give_it_back() {
+    let long = "x".repeat(800);
+    for from in ["ann@uni.example", ""] {
+        let (hop, rig) = rig("memory_max = \"1MiB\"\ninspect_max = \"900KiB\"").await;
+        let (mut one, mut other) = (rig.client().await, rig.client().await);
+        assert_eq!(one.ask(&format!("MAIL FROM:<{from}>")).await.code(), 250);
+        let mut codes = Vec::new();
+        for n in 0..40 {
+            let said = one.ask(&format!("RCPT TO:<{n}{long}@bank.example>")).await;
+            assert!(said.code() == 250 || said.0.starts_with("452 4.3.1 too many recipients"));
+            codes.push(said.code());
+        }
+        let accepted = codes.iter().filter(|code| **code == 250).count();
+        assert!((10..40).contains(&accepted), "{codes:?}");
+        // Whoever names one recipient needs no room for it.
+        let said = other.mail("ann@uni.example", &["joe@bank.example"], &letter("x")).await;
+        assert_eq!(said.last().unwrap().code(), 250, "{said:?}");
+        assert_eq!(one.ask("DATA").await.code(), 354);
+        one.send([&letter("y")[..], b".\r\n"].concat()).await;
+        let said = one.reply().await;
+        assert_eq!(said.code(), 250, "{said:?}");
+        assert_eq!(hop.taken().last().unwrap().rcpt.len(), accepted);
+        assert_eq!(rig.front.budget_kib.available_permits(), 1024);
+        for end in ["RSET", "QUIT"] {
+            let mut client = rig.client().await;
+            assert_eq!(client.ask(&format!("MAIL FROM:<{from}>")).await.code(), 250);
+            for n in 0..40 {
+                client.ask(&format!("RCPT TO:<{n}{long}@bank.example>")).await;
+            }
+            client.ask(end).await;
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(rig.front.budget_kib.available_permits(), 1024, "{end}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_for_one_message_is_enough_for_one_message() {
     let (_, rig) = rig("memory_max = \"1MiB\"\ninspect_max = \"1MiB\"").await;

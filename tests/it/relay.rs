@@ -83,9 +83,9 @@ async fn a_letter_arrives_byte_for_byte_below_our_two_lines() {
 /// Whatever a next hop fails to do, and wherever: the client hears a 4xx within the deadline for
 /// it, the session goes on, and nothing was delivered.
 #[tokio::test(start_paused = true)]
-async fn a_next_hop_that_stalls_or_closes_costs_a_temporary_refusal() {
+async fn a_next_hop_that_stalls_drips_or_closes_costs_a_temporary_refusal() {
     for &stage in STAGES {
-        for act in [Act::Stall, Act::Close] {
+        for act in [Act::Stall, Act::Close, Act::Drip(Duration::from_secs(50))] {
             let (hop, _, rig) = one(USUAL).await;
             hop.at(stage, in_place(stage, act.clone()));
             let mut client = rig.client().await;
