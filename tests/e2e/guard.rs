@@ -270,6 +270,11 @@ impl Guard {
         self.process.as_ref().expect("the guard runs").work()
     }
 
+    /// The most memory that it has had at once since its start, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        self.process.as_ref().expect("the guard runs").peak_mib()
+    }
+
     /// All it printed, of every start.
     pub fn log(&self) -> String {
         let printed = fs::read(self.state.path().join("output")).unwrap_or_default();

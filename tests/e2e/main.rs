@@ -31,6 +31,7 @@ mod disk;
 #[path = "../support/dns.rs"]
 mod dns;
 mod guard;
+mod hostile;
 mod ledger;
 mod mail;
 mod pass;
@@ -43,5 +44,6 @@ mod sink;
 #[path = "../support/skipped.rs"]
 mod skipped;
 mod smoke;
+mod smuggling;
 mod taps;
 mod wait;

@@ -94,6 +94,13 @@ impl Process {
         Work { bytes: sum(bytes), ticks: sum(ticks) }
     }
 
+    /// The most memory that it has had at once, in MiB (`VmHWM`).
+    pub fn peak_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// What it printed so far.
     pub fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
