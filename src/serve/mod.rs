@@ -4,6 +4,7 @@
 //! administrator, with what to do. Bounds: `outbound.sessions_max` sessions of clients.
 
 pub mod admin;
+pub mod arriving;
 pub mod door;
 pub mod envelopes;
 pub mod gone;

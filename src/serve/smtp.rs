@@ -10,7 +10,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -19,22 +18,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 use ulid::Ulid;
 
-use crate::guard::{Guard, Incoming, LineEnds, Rest, RestFault};
+use crate::guard::{Guard, Incoming};
 use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient, Secured};
 use crate::mail::limits::{
     BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
-    FINAL_DEADLINE_ALONE, FINAL_DEADLINE_STOPPING, MESSAGE_TIME_MAX, NETWORK_BUFFER_BYTES,
-    PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
+    MESSAGE_TIME_MAX, PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
 };
 use crate::mail::reply::Reply;
 use crate::relay::transaction::Transaction;
+use crate::serve::arriving::Arriving;
 use crate::serve::envelopes::Envelopes;
 use crate::serve::gone::Gone;
 use crate::serve::tls::{Begins, ListenerTls};
 use crate::tls::stream::Stream;
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
-use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
+use crate::wire::line::{ContentReader, LineFault, LineReader};
 use crate::wire::secure::{Channel, Starttls};
 use crate::wire::smtp_server::{Session, Step};
 
@@ -506,113 +505,4 @@ fn added_bytes() -> u64 {
 
 fn is_rcpt(line: &[u8]) -> bool {
     line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT"))
-}
-
-/// A message on its way in.
-struct Arriving<'a, S> {
-    stream: &'a mut S,
-    input: &'a mut BytesMut,
-    reader: ContentReader,
-    bare_line_end: BareLineEnd,
-    ended: bool,
-    /// Why there is no more to come, until somebody is told.
-    gone: Option<Gone>,
-    stopping: watch::Receiver<Stopping>,
-    /// When it must have come.
-    until: Instant,
-}
-
-impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
-    /// The first `inspect_max` bytes, or all of it; and whether its line ends are sound so far.
-    async fn first(&mut self, inspect_max: usize) -> Result<(Bytes, LineEnds), Gone> {
-        let mut first = BytesMut::new();
-        let mut line_ends = LineEnds::Sound;
-        while first.len() < inspect_max {
-            match self.next_content().await? {
-                Some(Content::Bytes(bytes)) => first.extend_from_slice(&bytes),
-                Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
-                Some(Content::End) | None => break,
-            }
-        }
-        if line_ends == LineEnds::Sound && self.is_refused_bare() {
-            line_ends = LineEnds::Bare;
-        }
-        Ok((first.freeze(), line_ends))
-    }
-
-    fn is_refused_bare(&self) -> bool {
-        self.bare_line_end == BareLineEnd::Refuse && self.reader.has_bare_line_end()
-    }
-
-    async fn next_content(&mut self) -> Result<Option<Content>, Gone> {
-        if self.ended {
-            return Ok(None);
-        }
-        loop {
-            if let Some(content) = self.reader.next(self.input) {
-                self.ended = content == Content::End;
-                return Ok(Some(content));
-            }
-            self.input.reserve(NETWORK_BUFFER_BYTES);
-            let deadline = self.until.min(Instant::now() + CONTENT_DEADLINE);
-            tokio::select! {
-                biased;
-                _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => {
-                    return Err(Gone::Stopping);
-                }
-                read = timeout_at(deadline, self.stream.read_buf(self.input)) => {
-                    match read.map_err(|_| Gone::Deadline)?? {
-                        0 => return Err(Gone::Closed),
-                        _ => continue,
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads what is left: a reply before the end of the message would be taken for another's.
-    async fn drain(&mut self) -> Result<(), Gone> {
-        if let Some(gone) = self.gone.take() {
-            return Err(gone);
-        }
-        while self.next_content().await?.is_some() {}
-        Ok(())
-    }
-}
-
-impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
-    async fn next(&mut self) -> Result<Option<Bytes>, RestFault> {
-        match self.next_content().await {
-            Ok(Some(Content::Bytes(bytes))) => Ok(Some(bytes)),
-            Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds(LineEnds::Ambiguous)),
-            Ok(Some(Content::End)) if self.is_refused_bare() => {
-                Err(RestFault::LineEnds(LineEnds::Bare))
-            }
-            Ok(Some(Content::End) | None) => Ok(None),
-            Err(gone) => {
-                let text = gone.to_string();
-                self.gone = Some(gone);
-                Err(RestFault::Gone(text))
-            }
-        }
-    }
-
-    async fn gone(&mut self) -> Duration {
-        loop {
-            // Why: a client may send its next commands along with the final dot; they are kept,
-            // but not without bound.
-            let listens = self.input.len() < NETWORK_BUFFER_BYTES;
-            tokio::select! {
-                biased;
-                _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => {
-                    return FINAL_DEADLINE_STOPPING;
-                }
-                read = self.stream.read_buf(self.input), if listens => {
-                    if let Ok(0) | Err(_) = read {
-                        return FINAL_DEADLINE_ALONE;
-                    }
-                }
-            }
-        }
-    }
 }
