@@ -149,6 +149,24 @@ metrics! {
     SUBJECTS: Counter "subjects",
         "Recipients of responses by what their subject message was found by in the memory of what came in: `none`, or only somebody else's (`stranger`)",
         "`none` rises: mail comes in past the taps, or `[store]` is too small for the mail of its retention";
+    TLS_MADE: Gauge "tls_handshakes",
+        "TLS handshakes with clients since the start, at the listeners of each role",
+        "Stands still while mail comes in: clients speak in the clear";
+    TLS_FAILED: Gauge "tls_handshakes_failed",
+        "Those that failed",
+        "Rises: see the log; a client does not trust our certificate, or knows no TLS 1.2";
+    TLS_INJECTED: Gauge "tls_injected",
+        "Sessions ended because commands came in the clear behind STARTTLS",
+        "Above 0: somebody meddles with connections, or a client is broken; the log names it";
+    TLS_ENDS: Gauge "tls_certificate_ends_seconds",
+        "When the certificate that clients are shown ends, in seconds since 1970",
+        "Less than a week from now: renew it and send SIGHUP";
+    HOP_TLS_FAILED: Gauge "next_hop_tls_failed",
+        "Sessions with next hops since the start in which TLS failed or was not offered where it is required",
+        "See the log; with `opportunistic` mail goes on in the clear, with `require` it waits";
+    HOP_AUTH_FAILED: Gauge "next_hop_auth_failed",
+        "Sessions with next hops since the start that ended at AUTH",
+        "Look at name and password in `outbound.auth_file`; mail waits";
     TAP_SEEN: Gauge "tap_messages",
         "Inbound messages that each tap saw since the start",
         "Stands still while mail comes in: the MTA goes on without the tap; look at its log";

@@ -19,6 +19,7 @@ use crate::judge::policy::Mode;
 use crate::serve::sandbox::{self, InForce};
 use crate::serve::state::StateError;
 use crate::serve::{Server, StartError, reload};
+use crate::tls::server::Acceptor;
 
 /// Runs until it is told to stop.
 pub fn run(file: &ConfigFile) -> Exit {
@@ -86,9 +87,10 @@ async fn serve(file: &ConfigFile, config: Config, in_force: InForce) -> Exit {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let guard = Arc::clone(server.guard());
+    let acceptor = server.acceptor();
     let stopper = server.stopper();
     let running = tokio::spawn(server.run());
-    match signals(file, &config, &guard, &in_force).await {
+    match signals(file, &config, &guard, acceptor.as_deref(), &in_force).await {
         Ok(()) => {}
         Err(fault) => error!(%fault, "signals cannot be received: stopping"),
     }
@@ -108,6 +110,7 @@ async fn signals(
     file: &ConfigFile,
     config: &Config,
     guard: &Guard,
+    acceptor: Option<&Acceptor>,
     in_force: &InForce,
 ) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -117,19 +120,25 @@ async fn signals(
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => again(file, config, guard, in_force).await,
+            _ = hangup.recv() => again(file, config, guard, acceptor, in_force).await,
         }
     }
 }
 
 /// Reads everything again: all of it, or nothing.
-async fn again(file: &ConfigFile, running: &Config, guard: &Guard, in_force: &InForce) {
+async fn again(
+    file: &ConfigFile,
+    running: &Config,
+    guard: &Guard,
+    acceptor: Option<&Acceptor>,
+    in_force: &InForce,
+) {
     if let Err(fault) = guard.trail().reopen().await {
         warn!(%fault, "the audit log could not be begun anew");
     }
     match Config::load(file.config.as_deref(), &world()) {
         Ok(new) => {
-            let waiting = reload(guard, running, &new);
+            let waiting = reload(guard, acceptor, running, &new);
             let policy = guard.inquiry().in_force().hash.clone();
             info!(policy, "configuration and lists read again");
             for told in new.notes.iter().chain(&new.warnings()) {

@@ -91,7 +91,12 @@ fn told(status: &Status, paint: Paint) -> String {
             Some(false) => paint.paint(Tone::Held, "does not answer"),
             None => paint.paint(Tone::Faint, "not tried yet"),
         };
-        lines.push(format!("  {:<11} {} {state}", "next hop", hop.name));
+        let tls = match hop.channel.as_deref() {
+            Some("encrypted") => ", TLS with whoever answers",
+            Some("verified") => ", TLS with a certificate that is trusted",
+            _ => "",
+        };
+        lines.push(format!("  {:<11} {} {state}{tls}", "next hop", hop.name));
     }
     let (clients, hops) = (status.clients, status.next_hop_sessions);
     lines.push(format!(
@@ -218,7 +223,7 @@ replyguard 0.1.0 on guard.example, observe since 2026-11-21T12:00:00.000Z
             clients: InUse { now: 3, max: 10_000 },
             next_hop_sessions: InUse { now: 1, max: 40 },
             next_hops: [("a:25", Some(true)), ("b:25", Some(false)), ("c:25", None)]
-                .map(|(name, up)| NextHopStatus { name: name.into(), up })
+                .map(|(name, up)| NextHopStatus { name: name.into(), up, channel: None })
                 .to_vec(),
             audit: AuditStatus {
                 path: "/a.jsonl".into(),

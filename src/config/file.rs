@@ -101,7 +101,8 @@ impl<'t> Section<'t> {
         Section { path: String::new(), table: Some(table.get_ref()), at, asked: Vec::new() }
     }
 
-    fn dotted(&self, key: &str) -> String {
+    /// The dotted name of a key in it.
+    pub fn dotted(&self, key: &str) -> String {
         match self.path.is_empty() {
             true => key.to_owned(),
             false => format!("{}.{key}", self.path),
@@ -217,17 +218,17 @@ impl<'t> Section<'t> {
     }
 
     /// The items of a list that may hold strings and tables: each string, and each table as a
-    /// section.
+    /// section. `None` when it is not written or no list.
     pub fn mixed(
         &mut self,
         source: &mut Source<'_>,
         key: &'static str,
-    ) -> Vec<Result<Written<String>, Section<'t>>> {
-        let Some(value) = self.take(source, key) else { return Vec::new() };
+    ) -> Option<Vec<Result<Written<String>, Section<'t>>>> {
+        let value = self.take(source, key)?;
         let path = self.dotted(key);
         let DeValue::Array(array) = value.get_ref() else {
             source.fault(value.span(), format!("`{path}` is a list"));
-            return Vec::new();
+            return None;
         };
         let mut items = Vec::new();
         for item in array.iter() {
@@ -247,7 +248,7 @@ impl<'t> Section<'t> {
                 ),
             }
         }
-        items
+        Some(items)
     }
 
     /// `true` or `false`.

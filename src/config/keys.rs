@@ -49,7 +49,12 @@ pub const KEYS: &[Key] = &[
     new(
         "outbound.listen",
         "[\"127.0.0.1:10025\"]",
-        "Where MTAs hand in their mail: \"host:port\", \"[::1]:port\" or \"unix:/path\".",
+        "Where MTAs hand in their mail: \"host:port\", \"[::1]:port\" or \"unix:/path\"; \"tls:host:port\" speaks TLS from the first byte.",
+    ),
+    new(
+        "outbound.starttls",
+        "\"offer\"",
+        "STARTTLS for clients: \"offer\" it where `tls.certificate_file` is set, \"require\" it (530 without), \"off\".",
     ),
     new("outbound.protocol", "\"smtp\"", "What is spoken there: \"smtp\", or \"lmtp\" (RFC 2033)."),
     new(
@@ -60,7 +65,7 @@ pub const KEYS: &[Key] = &[
     new(
         "outbound.next_hop",
         "[\"127.0.0.1:10026\"]",
-        "Where mail goes on to, tried in order. \"lmtp:host:port\" for a next hop that speaks LMTP.",
+        "Where mail goes on to, tried in order. \"lmtp:host:port\" for a next hop that speaks LMTP, \"tls:host:port\" for one that speaks TLS from the first byte; { to = \"host:port\", name = \"mx.example.org\" } with a name and keys of `[outbound.next_hop_tls]` of its own.",
     ),
     new(
         "outbound.inspect_max",
@@ -97,6 +102,46 @@ pub const KEYS: &[Key] = &[
         "outbound.drain",
         "\"30s\"",
         "At a stop: how long running transactions may take to finish before they get 421.",
+    ),
+    new(
+        "outbound.auth_file",
+        "\"\"",
+        "A file with names and passwords for next hops that ask for them, a line each: NEXT_HOP USER PASSWORD; * for all. No user of the host may read it but the guard's.",
+    ),
+    new(
+        "outbound.auth_in_clear",
+        "false",
+        "true: they are said without TLS too, also beyond this host. Everybody on the way can read them.",
+    ),
+    new(
+        "outbound.next_hop_tls.mode",
+        "\"opportunistic\"",
+        "TLS with next hops: \"opportunistic\" (where it works, whoever answers), \"require\" (or 451), \"off\".",
+    ),
+    new(
+        "outbound.next_hop_tls.verify",
+        "\"system\"",
+        "With \"require\": \"system\" looks whether the certificate is for the name of the next hop and of an authority that the system trusts; \"none\" takes any.",
+    ),
+    new(
+        "outbound.next_hop_tls.ca_file",
+        "\"\"",
+        "Authorities that are trusted instead of the system's, in PEM; a self-signed certificate as well.",
+    ),
+    new(
+        "outbound.next_hop_tls.fingerprints",
+        "[]",
+        "SHA-256 of certificates that are trusted, and no others, whatever name and date they have.",
+    ),
+    new(
+        "tls.certificate_file",
+        "\"\"",
+        "The certificate that clients are shown, with its chain, in PEM. Read again on SIGHUP.",
+    ),
+    new(
+        "tls.key_file",
+        "\"\"",
+        "Its key, in PEM without password. No user of the host may read it but the guard's.",
     ),
     new(
         "tap.trusted_relays",
@@ -137,9 +182,18 @@ pub const KEYS: &[Key] = &[
     new(
         "tap.smtp.listen",
         "[]",
-        "Where the SMTP pass-through tap listens, for MTAs without milters: all of inbound SMTP goes through it, without STARTTLS.",
+        "Where the SMTP pass-through tap listens, for MTAs without milters: all of inbound SMTP goes through it. \"tls:host:port\" as in `outbound.listen`.",
     ),
-    new("tap.smtp.next_hop", "[]", "The MTA behind it, \"host:port\"; several are tried in order."),
+    new(
+        "tap.smtp.starttls",
+        "\"offer\"",
+        "As `outbound.starttls`. A public MX must not require it.",
+    ),
+    new(
+        "tap.smtp.next_hop",
+        "[]",
+        "The MTA behind it, \"host:port\"; several are tried in order. Written as in `outbound.next_hop`.",
+    ),
     new(
         "tap.smtp.client",
         "\"xclient\"",
@@ -150,6 +204,14 @@ pub const KEYS: &[Key] = &[
         "50",
         "Sessions of one client there at once, an IPv4 address or an IPv6 /64; the next one gets 421. Not for `local.networks` and `tap.trusted_relays`, which bring the mail of many. Postfix allows one client 50 as well.",
     ),
+    new(
+        "tap.smtp.next_hop_tls.mode",
+        "\"off\"",
+        "As in `[outbound.next_hop_tls]`; with \"require\" an MTA without TLS is passed over.",
+    ),
+    new("tap.smtp.next_hop_tls.verify", "\"system\"", "As there."),
+    new("tap.smtp.next_hop_tls.ca_file", "\"\"", "As there."),
+    new("tap.smtp.next_hop_tls.fingerprints", "[]", "As there."),
     new(
         "tap.http.listen",
         "[]",

@@ -8,9 +8,11 @@ pub mod keys;
 pub mod lists;
 pub mod loops;
 pub mod memory;
+pub mod outbound;
 pub mod sections;
 pub mod show;
 pub mod tap;
+pub mod tls;
 pub mod values;
 pub mod words;
 
@@ -30,7 +32,9 @@ use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
 use crate::relay;
 use crate::store::{self, sightings};
-use crate::wire::endpoint::{Endpoint, Protocol};
+use crate::tls::server::Identity;
+use crate::wire::endpoint::{Endpoint, Listen, Protocol};
+use crate::wire::secure::Starttls;
 
 /// Everything the daemon is given.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// The proxy's front.
     pub outbound: Outbound,
+    /// What listeners show clients that want TLS; `None`: none is spoken.
+    pub tls: Option<Identity>,
     /// The proxy's back.
     pub relay: relay::Settings,
     /// The taps.
@@ -63,6 +69,8 @@ pub struct Config {
     pub quarantine: audit::quarantine::Settings,
     /// Where it says how it is.
     pub admin: Admin,
+    /// What is no fault now, but will cost mail or secrets.
+    pub warnings: Vec<String>,
     /// What is no fault, but an administrator should know.
     pub notes: Vec<String>,
     /// Every value that was written, by dotted key.
@@ -94,7 +102,9 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbound {
     /// Where it listens.
-    pub listen: Vec<Endpoint>,
+    pub listen: Vec<Listen>,
+    /// What TLS it offers in the clear.
+    pub starttls: Starttls,
     /// What it speaks.
     pub protocol: Protocol,
     /// Who may speak to it.
@@ -170,8 +180,8 @@ impl Config {
         Err(source.faults)
     }
 
-    /// What lets harm out on purpose: each entry of the allow list that is marked `forged`, of very
-    /// many the first.
+    /// What was found while reading; and what lets harm out on purpose: each entry of the allow list
+    /// that is marked `forged`, of very many the first.
     pub fn warnings(&self) -> Vec<String> {
         let mut forged: Vec<String> = self.policy.allow.iter().filter_map(warning).collect();
         forged.sort_unstable();
@@ -180,7 +190,7 @@ impl Config {
         if left_out > 0 {
             forged.push(format!("allow: {left_out} more entries for FORGED senders"));
         }
-        forged
+        self.warnings.iter().cloned().chain(forged).collect()
     }
 
     /// Whether decisions are carried out.

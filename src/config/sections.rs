@@ -15,12 +15,14 @@ use crate::config::file::{Section, Source, Written};
 use crate::config::lists::{self, Kind, WrittenEntry};
 use crate::config::loops::loops;
 use crate::config::memory::store;
+use crate::config::outbound::outbound;
 use crate::config::tap::tap;
+use crate::config::tls;
 use crate::config::words::{
-    absolute, action, class, host_name, keyword, loopback, mode, network, pattern, points, sandbox,
-    sink, verdict,
+    absolute, action, class, host_name, loopback, mode, network, pattern, points, sandbox, sink,
+    verdict,
 };
-use crate::config::{Admin, Config, Outbound, World};
+use crate::config::{Admin, Config, World};
 use crate::judge::lists::{Entry, List};
 use crate::judge::original::Origin;
 use crate::judge::policy::{
@@ -28,9 +30,7 @@ use crate::judge::policy::{
 };
 use crate::judge::site::Site;
 use crate::mail::address::Domain;
-use crate::mail::limits_of_clients::CLIENT_BITS_V6;
-use crate::relay;
-use crate::wire::endpoint::{Endpoint, NextHop, Protocol};
+use crate::wire::endpoint::Endpoint;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -48,8 +48,11 @@ pub fn config(
     let state_dir = root.value(source, "state_dir", |text| absolute(text, folder));
     let state_dir = state_dir.map_or_else(|| world.state_dir.clone(), |written| written.value);
     let sandbox = root.value(source, "sandbox", sandbox).map(|written| written.value);
-    let (outbound, relay) = outbound(root, source, &hostname);
-    let (tap, trusted_relays) = tap(root, source);
+    let (identity, mut warnings) = tls::identity(root, source, folder, world.now);
+    let tls = identity.as_ref();
+    let (outbound, relay, told) = outbound(root, source, &hostname, folder, tls);
+    warnings.extend(told);
+    let (tap, trusted_relays) = tap(root, source, folder, tls);
     let (mut site, networks, none) = local(root, source, folder, &hostname);
     overlap(source, &networks, &trusted_relays);
     site.trusted_relays = trusted_relays.into_iter().map(|written| written.value).collect();
@@ -85,6 +88,8 @@ pub fn config(
         outbound,
         relay,
         tap,
+        tls: identity,
+        warnings,
         store,
         auth,
         policy,
@@ -118,114 +123,6 @@ fn blind_spots(policy: &Policy, hostname: &str) -> Vec<String> {
         ));
     }
     notes
-}
-
-fn outbound(
-    root: &mut Section<'_>,
-    source: &mut Source<'_>,
-    hostname: &str,
-) -> (Outbound, relay::Settings) {
-    let mut section = root.section(source, "outbound");
-    let at = section.at.clone();
-    let default = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10025 };
-    let listen = section.some(source, "listen", |text| Ok(Endpoint::parse(text)?));
-    let listen = listen.map_or(vec![default], |written| values(Some(written)));
-    let protocol = section.value(source, "protocol", |text| match text {
-        "smtp" => Ok(Protocol::Smtp),
-        "lmtp" => Ok(Protocol::Lmtp),
-        _ => Err("write \"smtp\" or \"lmtp\"".to_owned()),
-    });
-    let protocol = protocol.map(|written| written.value).unwrap_or_default();
-    let allow_clients = section.list(source, "allow_clients", network).map_or_else(
-        || loopback().to_vec(),
-        |written| {
-            for network in written.iter().filter(|network| network.value.prefix_len() == 0) {
-                let what = "this lets everybody in: an open relay. Name your MTAs' networks";
-                source.fault(network.at.clone(), what);
-            }
-            written.into_iter().map(|network| network.value).collect()
-        },
-    );
-    let mut relay = relay::Settings { hostname: hostname.to_owned(), ..relay::Settings::default() };
-    if let Some(written) = section.some(source, "next_hop", |text| Ok(NextHop::parse(text)?)) {
-        check_next_hops(source, &written, protocol, &listen);
-        relay.next_hops = values(Some(written));
-    }
-    if let Some(sessions) = section.number(source, "next_hop_sessions_max", 1..=1000) {
-        relay.sessions_max = to_usize(sessions.value);
-    }
-    relay.pass_keywords = values(section.list(source, "pass_keywords", keyword));
-    let inspect_max = section.size(source, "inspect_max", 16 << 10..=16 << 20);
-    let memory_max = section.size(source, "memory_max", 1 << 20..=1 << 40);
-    let sessions_max = section.number(source, "sessions_max", 1..=100_000);
-    let sessions_max = to_usize(sessions_max.map_or(10_000, |written| written.value));
-    let of_one = section.number(source, "client_sessions_max", 0..=100_000);
-    let of_one = of_one.map(|written| to_usize(written.value)).filter(|written| *written > 0);
-    let (client_sessions_max, client_sessions_exempt) = match of_one {
-        Some(written) => (written.min(sessions_max), Vec::new()),
-        None => usual_share(sessions_max, &allow_clients),
-    };
-    let bare = section.value(source, "bare_line_end", |text| match text {
-        "pass" => Ok(false),
-        "refuse" => Ok(true),
-        _ => Err("write \"pass\" or \"refuse\"".to_owned()),
-    });
-    let drain = section.duration(source, "drain", SECOND..=SECOND * 3600);
-    section.end(source);
-    let outbound = Outbound {
-        listen,
-        protocol,
-        allow_clients,
-        inspect_max: to_usize(inspect_max.unwrap_or(256 << 10)),
-        memory_max: memory_max.unwrap_or(256 << 20),
-        sessions_max,
-        client_sessions_max,
-        client_sessions_exempt,
-        refuse_bare_line_ends: bare.is_some_and(|written| written.value),
-        drain: drain.unwrap_or(SECOND * 30),
-    };
-    if outbound.memory_max / 1024 < outbound.inspect_max.div_ceil(1024) as u64 {
-        source.fault(at, "`outbound.memory_max` must hold at least one `outbound.inspect_max`");
-    }
-    (outbound, relay)
-}
-
-/// Half of all for each client, so that no other is shut out; all for those on this host, and for
-/// one that is alone. Gives how many, and who may have all.
-fn usual_share(sessions_max: usize, allow_clients: &[IpNet]) -> (usize, Vec<IpNet>) {
-    let mut others = allow_clients
-        .iter()
-        .filter(|network| !loopback().iter().any(|loopback| loopback.contains(*network)));
-    let is_one = |network: &IpNet| match network {
-        IpNet::V4(network) => network.prefix_len() == 32,
-        IpNet::V6(network) => u32::from(network.prefix_len()) >= CLIENT_BITS_V6,
-    };
-    let is_alone = others.next().is_none_or(is_one) && others.next().is_none();
-    let of_one = if is_alone { sessions_max } else { sessions_max.div_ceil(2) };
-    (of_one, loopback().to_vec())
-}
-
-fn check_next_hops(
-    source: &mut Source<'_>,
-    next_hops: &[Written<NextHop>],
-    protocol: Protocol,
-    listen: &[Endpoint],
-) {
-    for next_hop in next_hops {
-        if next_hop.value.lmtp && protocol == Protocol::Smtp {
-            source.fault(
-                next_hop.at.clone(),
-                "SMTP in front of LMTP cannot pass on a reply for each recipient: set \
-                 `outbound.protocol = \"lmtp\"`, or name a next hop that speaks SMTP",
-            );
-        }
-        if listen.contains(&next_hop.value.endpoint) {
-            source.fault(
-                next_hop.at.clone(),
-                "the next hop is our own listener: mail would go round",
-            );
-        }
-    }
 }
 
 /// What is ours; own networks with their places; whether there are no domains of ours.
@@ -412,7 +309,7 @@ fn list(
         Kind::Deny => ("deny", "deny_file"),
     };
     let mut entries: Vec<Entry> = Vec::new();
-    for item in section.mixed(source, key) {
+    for item in section.mixed(source, key).unwrap_or_default() {
         let (entry, at) = match item {
             Ok(text) => {
                 let written = WrittenEntry { pattern: &text.value, ..WrittenEntry::default() };
@@ -568,10 +465,10 @@ fn with_file(source: &mut Source<'_>, path: &Written<PathBuf>, read: impl FnOnce
     }
 }
 
-fn values<T>(written: Option<Vec<Written<T>>>) -> Vec<T> {
+pub(in crate::config) fn values<T>(written: Option<Vec<Written<T>>>) -> Vec<T> {
     written.unwrap_or_default().into_iter().map(|written| written.value).collect()
 }
 
-fn to_usize(number: u64) -> usize {
+pub(in crate::config) fn to_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

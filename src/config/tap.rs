@@ -1,16 +1,21 @@
 //! `[tap]`: who may tell us of inbound mail, and what is made of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::config::file::{Section, Source, Written};
+use crate::config::tls::{self, Least, NO_CERTIFICATE, Wanted};
 use crate::config::words::{loopback, network};
 use crate::mail::address::Domain;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::mail::limits_of_clients::PASS_CLIENT_SESSIONS_MAX;
-use crate::wire::endpoint::Endpoint;
+use crate::relay::hop::Hop;
+use crate::tls::server::Identity;
+use crate::wire::endpoint::{Endpoint, Listen};
 use crate::wire::proxy::Tells;
+use crate::wire::secure::{Starttls, TlsUse};
 
 /// The taps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +37,11 @@ pub struct Tap {
     /// The token they must show.
     pub http_token: Option<String>,
     /// Where the SMTP pass-through tap listens.
-    pub smtp: Vec<Endpoint>,
+    pub smtp: Vec<Listen>,
+    /// What TLS it offers in the clear.
+    pub smtp_starttls: Starttls,
     /// The MTAs behind it, tried in order.
-    pub smtp_next_hops: Vec<Endpoint>,
+    pub smtp_next_hops: Vec<Hop>,
     /// How they are told who the client is.
     pub smtp_tells: Tells,
     /// Sessions of one of its clients at once.
@@ -53,7 +60,12 @@ impl Tap {
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads it; beside it the networks of gateways, with their places.
-pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written<IpNet>>) {
+pub fn tap(
+    root: &mut Section<'_>,
+    source: &mut Source<'_>,
+    folder: &Path,
+    identity: Option<&Identity>,
+) -> (Tap, Vec<Written<IpNet>>) {
     let mut section = root.section(source, "tap");
     let relays = section.list(source, "trusted_relays", network).unwrap_or_default();
     let wait = section.duration(source, "wait", Duration::ZERO..=SECOND * 60);
@@ -80,7 +92,7 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         },
     });
     inner.end(source);
-    let pass = smtp(&mut section, source);
+    let pass = smtp(&mut section, source, folder, identity);
     let (http, http_token) = http(&mut section, source);
     section.end(source);
     let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
@@ -94,6 +106,7 @@ pub fn tap(root: &mut Section<'_>, source: &mut Source<'_>) -> (Tap, Vec<Written
         http,
         http_token,
         smtp: pass.listen,
+        smtp_starttls: pass.starttls,
         smtp_next_hops: pass.next_hops,
         smtp_tells: pass.tells,
         smtp_client_sessions_max: pass.client_sessions_max,
@@ -118,7 +131,7 @@ fn http(section: &mut Section<'_>, source: &mut Source<'_>) -> (Vec<Endpoint>, O
     inner.end(source);
     let token = token.and_then(|written| written.value);
     let listen = listen.unwrap_or_default();
-    for endpoint in listen.iter().filter(|endpoint| token.is_none() && !is_near(&endpoint.value)) {
+    for endpoint in listen.iter().filter(|endpoint| token.is_none() && !endpoint.value.is_near()) {
         let what = "whoever reaches this can make us believe anything: set `tap.http.token_file`, \
                     or listen at 127.0.0.1";
         source.fault(endpoint.at.clone(), what);
@@ -126,33 +139,30 @@ fn http(section: &mut Section<'_>, source: &mut Source<'_>) -> (Vec<Endpoint>, O
     (listen.into_iter().map(|written| written.value).collect(), token)
 }
 
-/// Whether only this host reaches it.
-fn is_near(endpoint: &Endpoint) -> bool {
-    match endpoint {
-        Endpoint::Unix(_) => true,
-        Endpoint::Tcp { host, .. } => {
-            let ip = host.parse::<std::net::IpAddr>();
-            ip.map_or(host == "localhost", |ip| ip.is_loopback())
-        }
-    }
-}
-
 /// `[tap.smtp]`.
 struct Pass {
-    listen: Vec<Endpoint>,
-    next_hops: Vec<Endpoint>,
+    listen: Vec<Listen>,
+    starttls: Starttls,
+    next_hops: Vec<Hop>,
     tells: Tells,
     client_sessions_max: usize,
 }
 
-fn smtp(section: &mut Section<'_>, source: &mut Source<'_>) -> Pass {
+fn smtp(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    folder: &Path,
+    identity: Option<&Identity>,
+) -> Pass {
     let mut inner = section.section(source, "smtp");
     let at = inner.at.clone();
-    let values = |written: Option<Vec<Written<Endpoint>>>| {
-        written.into_iter().flatten().map(|written| written.value).collect::<Vec<_>>()
-    };
-    let listen = values(inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?)));
-    let next_hops = values(inner.list(source, "next_hop", |text| Ok(Endpoint::parse(text)?)));
+    let listen = inner.list(source, "listen", |text| Ok(Listen::parse(text)?)).unwrap_or_default();
+    for listen in listen.iter().filter(|listen| listen.value.tls && identity.is_none()) {
+        source.fault(listen.at.clone(), NO_CERTIFICATE);
+    }
+    let listen: Vec<Listen> = listen.into_iter().map(|written| written.value).collect();
+    let starttls = tls::starttls(&mut inner, source, identity);
+    let next_hops = pass_next_hops(&mut inner, source, folder);
     let tells = inner.value(source, "client", |text| {
         let found = Tells::NAMES.iter().find(|(name, _)| *name == text).map(|(_, tells)| *tells);
         found.ok_or("write \"xclient\", \"proxy\", \"proxy-v2\" or \"none\"".to_owned())
@@ -162,13 +172,28 @@ fn smtp(section: &mut Section<'_>, source: &mut Source<'_>) -> Pass {
     if !listen.is_empty() && next_hops.is_empty() {
         source.fault(at.clone(), "`tap.smtp.next_hop` is missing: name the MTA behind");
     }
-    if next_hops.iter().any(|hop| listen.contains(hop)) {
+    let is_own = |hop: &Hop| listen.iter().any(|listen| listen.endpoint == hop.at.endpoint);
+    if next_hops.iter().any(is_own) {
         source.fault(at, "the next hop is our own listener: mail would go round");
     }
     let tells = tells.map(|written| written.value).unwrap_or_default();
     let of_one = of_one.map(|written| to_usize(written.value));
     let client_sessions_max = of_one.unwrap_or(PASS_CLIENT_SESSIONS_MAX);
-    Pass { listen, next_hops, tells, client_sessions_max }
+    Pass { listen, starttls, next_hops, tells, client_sessions_max }
+}
+
+/// Why TLS is off where nothing is written: the MTA behind is on the same host most often, and is
+/// told the client's address before anything else.
+fn pass_next_hops(section: &mut Section<'_>, source: &mut Source<'_>, folder: &Path) -> Vec<Hop> {
+    let mut table = section.section(source, "next_hop_tls");
+    let usual = Wanted::usual(TlsUse::Off).over(&mut table, source, folder);
+    table.end(source);
+    let written = tls::next_hops(section, source, folder, &usual, Least::None).unwrap_or_default();
+    for hop in written.iter().filter(|hop| hop.value.at.lmtp) {
+        source
+            .fault(hop.at.clone(), "the SMTP tap passes SMTP through: name an MTA that speaks it");
+    }
+    written.into_iter().map(|written| written.value).collect()
 }
 
 fn field_name(text: &str) -> Result<Option<String>, String> {

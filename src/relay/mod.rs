@@ -3,9 +3,10 @@
 //! Sockets around `wire::smtp_client`. Gives: what all next hops promise (`offer`), and
 //! transactions (`begin`). Sessions are taken at MAIL, bounded in number, kept and rotated.
 //! Errors: `RelayError`, all temporary; the client keeps the message.
-//! Standards: RFC 5321, RFC 2033, RFC 2920, RFC 1870.
+//! Standards: RFC 5321, RFC 2033, RFC 2920, RFC 1870, RFC 3207, RFC 4954.
 
 pub mod connect;
+pub mod hop;
 pub mod pool;
 pub mod session;
 pub mod transaction;
@@ -14,17 +15,19 @@ use std::sync::Arc;
 
 use crate::mail::envelope::{Client, MailFrom, Parameters};
 use crate::relay::connect::{Connect, Sockets};
+use crate::relay::hop::Hop;
 use crate::relay::pool::Pool;
 use crate::relay::session::HopFault;
 use crate::relay::transaction::Transaction;
 use crate::wire::endpoint::{Endpoint, NextHop};
 use crate::wire::keywords::Keywords;
+use crate::wire::secure::Channel;
 
 /// What the relay is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Tried in order; at least one.
-    pub next_hops: Vec<NextHop>,
+    pub next_hops: Vec<Hop>,
     /// Sessions with next hops at once, idle ones included.
     pub sessions_max: usize,
     /// Further EHLO keywords to pass on, upper case.
@@ -37,7 +40,7 @@ impl Default for Settings {
     fn default() -> Self {
         let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10026 };
         Settings {
-            next_hops: vec![NextHop { endpoint, lmtp: false }],
+            next_hops: vec![Hop::clear(NextHop { endpoint, lmtp: false, tls: false })],
             sessions_max: 40,
             pass_keywords: Vec::new(),
             hostname: "localhost".to_owned(),
@@ -81,6 +84,17 @@ pub struct RelayHealth {
     pub sessions_max: usize,
     /// The next hops, in their order.
     pub hops: Vec<HopHealth>,
+    /// Sessions that failed since the start for TLS or AUTH.
+    pub failed: Failed,
+}
+
+/// Sessions with next hops that failed since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    /// Handshakes; where TLS is opportunistic the session went on in the clear.
+    pub tls: u64,
+    /// AUTH.
+    pub auth: u64,
 }
 
 /// How a next hop is.
@@ -90,6 +104,8 @@ pub struct HopHealth {
     pub name: String,
     /// Whether it answered when last tried; `None` before the first try.
     pub up: Option<bool>,
+    /// What the last session with it had; `None` before the first.
+    pub channel: Option<Channel>,
 }
 
 /// Relays to the next hops.

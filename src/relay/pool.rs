@@ -9,21 +9,26 @@
 //! `limits::SESSION_BARREN_MAX` transactions without delivery in one session.
 //! Why: Postfix slows a client down from 100 RSETs on, Exim cuts it off at 12.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::mail::limits::{
     EHLO_AGE_MAX, EHLO_WAIT_MAX, HOP_DOWN_FOR, SESSION_BARREN_MAX, SESSION_IDLE_MAX,
     SESSION_MESSAGES_MAX, SESSION_WAIT_MAX,
 };
+use crate::mail::limits_of_tls::TLS_FAILED_FOR;
 use crate::relay::connect::Connect;
+use crate::relay::hop::Hop;
 use crate::relay::session::{HopFault, Session};
-use crate::relay::{HopHealth, RelayError, RelayHealth, Settings};
+use crate::relay::{Failed, HopHealth, RelayError, RelayHealth, Settings};
 use crate::wire::keywords::Keywords;
+use crate::wire::opening::OpeningFault;
+use crate::wire::secure::{Channel, TlsUse};
 
 /// What is known of one next hop.
 #[derive(Debug, Default)]
@@ -34,6 +39,10 @@ struct Seen {
     down: Option<(Instant, Arc<HopFault>)>,
     /// Since when it is being asked in the background.
     asked: Option<Instant>,
+    /// When a handshake with it failed, where the mail went on in the clear.
+    tls_failed: Option<Instant>,
+    /// What the last session with it had.
+    channel: Option<Channel>,
 }
 
 /// All sessions and what is known of the next hops.
@@ -50,6 +59,10 @@ pub struct Pool {
     idled: Notify,
     /// Rings when a next hop that was asked has answered or failed.
     heard: Notify,
+    /// Handshakes that failed.
+    tls_failed: AtomicU64,
+    /// AUTH that failed.
+    auth_failed: AtomicU64,
 }
 
 /// Which session will do.
@@ -86,12 +99,14 @@ impl Pool {
             seen: Mutex::new(seen),
             idled: Notify::new(),
             heard: Notify::new(),
+            tls_failed: AtomicU64::new(0),
+            auth_failed: AtomicU64::new(0),
         }
     }
 
     /// How the next hop is written in the settings.
     pub fn name(&self, hop: usize) -> String {
-        self.settings.next_hops.get(hop).map(ToString::to_string).unwrap_or_default()
+        self.settings.next_hops.get(hop).map(|hop| hop.at.to_string()).unwrap_or_default()
     }
 
     /// Leave to use one more session; `Busy` after `limits::SESSION_WAIT_MAX`.
@@ -177,12 +192,20 @@ impl Pool {
             (None, Some(_)) => Some(true),
             (None, None) => None,
         };
-        let states: Vec<Option<bool>> = lock(&self.seen).iter().map(state).collect();
+        let states: Vec<_> =
+            lock(&self.seen).iter().map(|seen| (state(seen), seen.channel)).collect();
         let hops = states.into_iter().enumerate();
+        let failed = Failed {
+            tls: self.tls_failed.load(Ordering::Relaxed),
+            auth: self.auth_failed.load(Ordering::Relaxed),
+        };
         RelayHealth {
             sessions: sessions_max.saturating_sub(self.permits.available_permits()),
             sessions_max,
-            hops: hops.map(|(hop, up)| HopHealth { name: self.name(hop), up }).collect(),
+            hops: hops
+                .map(|(hop, (up, channel))| HopHealth { name: self.name(hop), up, channel })
+                .collect(),
+            failed,
         }
     }
 
@@ -327,20 +350,28 @@ impl Pool {
         let next_hop = self.settings.next_hops.get(hop);
         let next_hop = next_hop.ok_or(HopFault::Closed { stage: "settings" })?;
         let hostname = &self.settings.hostname;
+        let tls = self.tls_use(hop);
         let connect = self.connect.as_ref();
-        let opened = Session::open(connect, next_hop, hop, hostname, place).await.map_err(Arc::new);
+        let opened = Session::open(connect, next_hop, hop, hostname, tls, place).await;
+        self.count(&opened);
+        let opened = opened.map_err(Arc::new);
         let mut seen = lock(&self.seen);
         if let Some(seen) = seen.get_mut(hop) {
             match &opened {
                 Ok(session) => {
                     if seen.down.take().is_some() {
-                        info!(hop = %next_hop, "next hop is back");
+                        info!(hop = %next_hop.at, "next hop is back");
+                    }
+                    if let Some(fault) = &session.tls_failed {
+                        seen.tls_failed = Some(Instant::now());
+                        warn!(hop = %next_hop.at, %fault, "no TLS with the next hop: in the clear");
                     }
                     seen.keywords = Some((session.keywords().clone(), Instant::now()));
+                    seen.channel = Some(session.channel());
                 }
                 Err(fault) => {
                     if seen.down.is_none() {
-                        warn!(hop = %next_hop, %fault, "next hop is down");
+                        complain(&next_hop.at.to_string(), fault);
                     }
                     seen.down = Some((Instant::now(), Arc::clone(fault)));
                 }
@@ -349,9 +380,39 @@ impl Pool {
         opened
     }
 
+    /// Whether TLS is tried this time: opportunistic, not soon after it failed.
+    fn tls_use(&self, hop: usize) -> TlsUse {
+        let wanted = self.settings.next_hops.get(hop).map(Hop::tls_use).unwrap_or_default();
+        let failed = lock(&self.seen).get(hop).and_then(|seen| seen.tls_failed);
+        match wanted {
+            TlsUse::Opportunistic if failed.is_some_and(|at| at.elapsed() < TLS_FAILED_FOR) => {
+                TlsUse::Off
+            }
+            wanted => wanted,
+        }
+    }
+
+    fn count(&self, opened: &Result<Session, HopFault>) {
+        let count = match opened {
+            Ok(session) if session.tls_failed.is_some() => &self.tls_failed,
+            Err(HopFault::Tls(_) | HopFault::Opening(OpeningFault::NoStarttls)) => &self.tls_failed,
+            Err(HopFault::Opening(_)) => &self.auth_failed,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn keep(&self, session: Session) {
         lock(&self.idle).push(session);
         self.idled.notify_one();
+    }
+}
+
+/// Why an error where only the settings can mend it: waiting will not.
+fn complain(hop: &str, fault: &HopFault) {
+    match fault {
+        HopFault::Tls(_) | HopFault::Opening(_) => error!(hop, %fault, "next hop is of no use"),
+        _ => warn!(hop, %fault, "next hop is down"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One session with one next hop: the socket, its buffers, what it offered.
+//! One session with one next hop: the socket, its TLS, its buffers, what it offered.
 //!
 //! Takes: commands, content. Gives: replies, byte-exact. Errors: `HopFault`, all temporary: the
 //! client keeps the message. Bounds: a deadline for every step (`limits`), RFC 5321 §4.5.3.2.
@@ -9,15 +9,20 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
+use tracing::debug;
 
 use crate::mail::limits::{
     CONNECT_DEADLINE, CONTENT_DEADLINE, GREETING_DEADLINE, NETWORK_BUFFER_BYTES, QUIT_DEADLINE,
 };
 use crate::mail::reply::Reply;
 use crate::relay::connect::{Connect, Stream};
-use crate::wire::endpoint::{NextHop, Protocol};
+use crate::relay::hop::Hop;
+use crate::tls::HandshakeFault;
+use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
-use crate::wire::smtp_client::{ReplyFault, ReplyReader, hello_command};
+use crate::wire::opening::{Next, Opening, OpeningFault, Wish};
+use crate::wire::secure::{Channel, TlsUse};
+use crate::wire::smtp_client::{ReplyFault, ReplyReader};
 
 /// What went wrong with a next hop; always temporary, and for the operator to look at.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +74,24 @@ pub enum HopFault {
         /// Its words.
         reply: Reply,
     },
+    /// There is no TLS with it.
+    #[error(transparent)]
+    Tls(#[from] HandshakeFault),
+    /// It lacks what the settings ask for: TLS, or AUTH with our name.
+    #[error(transparent)]
+    Opening(OpeningFault),
 }
 
-/// An open session with a next hop, after EHLO.
+impl From<OpeningFault> for HopFault {
+    fn from(fault: OpeningFault) -> HopFault {
+        match fault {
+            OpeningFault::Unwilling { stage, reply } => HopFault::Unwilling { stage, reply },
+            fault => HopFault::Opening(fault),
+        }
+    }
+}
+
+/// An open session with a next hop, after EHLO, and after TLS and AUTH where they are wanted.
 pub struct Session {
     stream: Box<dyn Stream>,
     input: BytesMut,
@@ -79,6 +99,9 @@ pub struct Session {
     replies: ReplyReader,
     keywords: Keywords,
     protocol: Protocol,
+    channel: Channel,
+    /// Why it is in the clear where TLS would have been tried.
+    pub tls_failed: Option<HandshakeFault>,
     /// Which of the configured next hops this is.
     pub hop: usize,
     /// Messages delivered through it.
@@ -96,30 +119,27 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects, reads the greeting, says EHLO (for LMTP: LHLO).
+    /// Connects, reads the greeting, says EHLO (for LMTP: LHLO), STARTTLS and AUTH as wanted.
+    ///
+    /// Where TLS is opportunistic and its handshake fails, once more in the clear (RFC 7435 §3);
+    /// `tls_failed` says so.
     pub async fn open(
         connect: &dyn Connect,
-        next_hop: &NextHop,
+        next_hop: &Hop,
         hop: usize,
         hostname: &str,
+        tls: TlsUse,
         place: Option<OwnedSemaphorePermit>,
     ) -> Result<Session, HopFault> {
-        let connecting = connect.connect(&next_hop.endpoint);
-        let stream = match timeout(CONNECT_DEADLINE, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(HopFault::Io { stage: "connecting", source }),
-            Err(_) => {
-                let after = CONNECT_DEADLINE;
-                return Err(HopFault::Deadline { stage: "connecting", after });
-            }
-        };
         let mut session = Session {
-            stream,
+            stream: Box::new(tokio::io::empty()),
             input: BytesMut::new(),
             output: Vec::new(),
             replies: ReplyReader::default(),
             keywords: Keywords::default(),
-            protocol: next_hop.protocol(),
+            protocol: next_hop.at.protocol(),
+            channel: Channel::Clear,
+            tls_failed: None,
             hop,
             delivered: 0,
             barren: 0,
@@ -128,29 +148,69 @@ impl Session {
             used: Instant::now(),
             place,
         };
-        session.greet(hostname).await?;
+        match session.begin(connect, next_hop, &next_hop.wish(hostname, tls)).await {
+            Err(HopFault::Tls(fault)) if tls == TlsUse::Opportunistic => {
+                session.tls_failed = Some(fault);
+                session.input.clear();
+                session.replies = ReplyReader::default();
+                session.begin(connect, next_hop, &next_hop.wish(hostname, TlsUse::Off)).await?;
+            }
+            begun => begun?,
+        }
         Ok(session)
     }
 
-    async fn greet(&mut self, hostname: &str) -> Result<(), HopFault> {
-        let greeting = self.reply("greeting", GREETING_DEADLINE).await?;
-        if !greeting.is_positive() {
-            return Err(HopFault::Unwilling { stage: "greeting", reply: greeting });
+    async fn begin(
+        &mut self,
+        connect: &dyn Connect,
+        next_hop: &Hop,
+        wish: &Wish,
+    ) -> Result<(), HopFault> {
+        self.stream = connected(connect, next_hop).await?;
+        if next_hop.at.tls {
+            self.secure(next_hop).await?;
         }
-        self.queue(&hello_command(self.protocol, hostname));
-        self.flush("EHLO").await?;
-        let mut hello = self.reply("EHLO", GREETING_DEADLINE).await?;
-        // RFC 5321 §3.2: a server that does not know EHLO is asked with HELO.
-        if self.protocol == Protocol::Smtp && (500..=504).contains(&hello.code()) {
-            self.queue(&format!("HELO {hostname}\r\n"));
-            self.flush("HELO").await?;
-            hello = self.reply("HELO", GREETING_DEADLINE).await?;
+        let mut opening = Opening::new(wish, self.channel);
+        loop {
+            let reply = self.reply(opening.stage(), GREETING_DEADLINE).await?;
+            let mut next = opening.heard(reply)?;
+            if let Next::Secure = next {
+                self.secure(next_hop).await?;
+                next = opening.secured(self.channel);
+            }
+            match next {
+                Next::Say(line, stage) => {
+                    self.queue(&line);
+                    self.flush(stage).await?;
+                }
+                Next::Ready(keywords) => {
+                    self.keywords = keywords;
+                    return Ok(());
+                }
+                Next::Secure => return Err(HopFault::OutOfStep { stage: "STARTTLS" }),
+            }
         }
-        match hello.is_positive() {
-            true => self.keywords = Keywords::from_reply(&hello),
-            false => return Err(HopFault::Unwilling { stage: "EHLO", reply: hello }),
+    }
+
+    /// The handshake. What it said in the clear behind its 220 is not read: somebody on the way may
+    /// have put it there (RFC 3207 §6).
+    async fn secure(&mut self, next_hop: &Hop) -> Result<(), HopFault> {
+        if !self.input.is_empty() {
+            return Err(HopFault::OutOfStep { stage: "STARTTLS" });
         }
+        let Some(tls) = &next_hop.tls else { return Err(HopFault::Closed { stage: "TLS" }) };
+        let clear = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        // Why boxed: what a handshake needs is not kept room for while a session waits.
+        let (stream, secured) = Box::pin(tls.secure(clear)).await?;
+        debug!(hop = %next_hop.at, version = secured.version, cipher = secured.cipher, "TLS");
+        self.stream = Box::new(stream);
+        self.channel = tls.channel();
         Ok(())
+    }
+
+    /// Whether others can listen in.
+    pub fn channel(&self) -> Channel {
+        self.channel
     }
 
     /// What it offered.
@@ -257,8 +317,20 @@ impl Session {
         let quitting = async {
             if self.flush("QUIT").await.is_ok() {
                 let _ = self.read_reply("QUIT").await;
+                let _ = self.stream.shutdown().await;
             }
         };
         let _ = timeout(QUIT_DEADLINE, quitting).await;
+    }
+}
+
+async fn connected(connect: &dyn Connect, next_hop: &Hop) -> Result<Box<dyn Stream>, HopFault> {
+    match timeout(CONNECT_DEADLINE, connect.connect(&next_hop.at.endpoint)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => Err(HopFault::Io { stage: "connecting", source }),
+        Err(_) => {
+            let after = CONNECT_DEADLINE;
+            Err(HopFault::Deadline { stage: "connecting", after })
+        }
     }
 }

@@ -24,14 +24,18 @@ use crate::judge::subject::TapKind;
 use crate::mail::time::Timestamp;
 use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
-    HELD_MESSAGES, HOP_SESSIONS, HOP_UP, INFO, LOOP_ENTRIES, LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED,
-    OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST, STORE_RECORDS, STORE_UP, SUBJECTS,
-    TALK_ENTRIES, TALK_EVICTED, TALK_REFUSED, TAP_FAULTS, TAP_LAG, TAP_LATE, TAP_OVERLOADED,
-    TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED, TAP_UNDECLARED,
+    HELD_MESSAGES, HOP_AUTH_FAILED, HOP_SESSIONS, HOP_TLS_FAILED, HOP_UP, INFO, LOOP_ENTRIES,
+    LOOP_EVICTED, LOOP_KEPT, LOOP_REFUSED, OUTCOMES, Reading, STARTED, STORE_BYTES, STORE_LOST,
+    STORE_RECORDS, STORE_UP, SUBJECTS, TALK_ENTRIES, TALK_EVICTED, TALK_REFUSED, TAP_FAULTS,
+    TAP_LAG, TAP_LATE, TAP_OVERLOADED, TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED,
+    TAP_UNDECLARED, TLS_ENDS, TLS_FAILED, TLS_INJECTED, TLS_MADE,
 };
+use crate::relay::Failed;
 use crate::serve::door::Door;
 use crate::serve::sandbox::InForce;
+use crate::serve::tls::Handshakes;
 use crate::store::relays::UNDECLARED;
+use crate::tls::server::Acceptor;
 
 /// The role of a tap's listener.
 pub const TAP_ROLE: &str = "tap";
@@ -48,6 +52,10 @@ pub struct Admin {
     pub tap: Arc<Tap>,
     /// The taps that listen.
     pub taps: Vec<TapKind>,
+    /// What shows clients our certificate.
+    pub acceptor: Option<Arc<Acceptor>>,
+    /// What came of handshakes, for each role of listeners.
+    pub handshakes: Vec<(&'static str, Arc<Handshakes>)>,
     /// When it started.
     pub started: Timestamp,
     /// What the process has given up; unset: nothing.
@@ -125,6 +133,9 @@ pub struct NextHopStatus {
     pub name: String,
     /// Whether it answered when last tried; null before the first try.
     pub up: Option<bool>,
+    /// `clear`, `encrypted`, or `verified` where its certificate was looked at; null before the
+    /// first session.
+    pub channel: Option<String>,
 }
 
 /// The audit log.
@@ -271,7 +282,11 @@ impl Admin {
             next_hops: relay
                 .hops
                 .into_iter()
-                .map(|hop| NextHopStatus { name: hop.name, up: hop.up })
+                .map(|hop| NextHopStatus {
+                    name: hop.name,
+                    up: hop.up,
+                    channel: hop.channel.map(|channel| channel.as_str().to_owned()),
+                })
                 .collect(),
             audit: AuditStatus {
                 path: self.guard.trail().path().display().to_string(),
@@ -294,7 +309,37 @@ impl Admin {
             outcomes: outcomes.collect(),
         };
         status.troubles = troubles(&status);
+        if let Some(ended) = self.certificate_ends().filter(|until| *until < self.guard.now()) {
+            let trouble =
+                format!("the certificate that clients are shown ended at {ended}: renew it");
+            status.troubles.push(trouble);
+        }
         status
+    }
+
+    fn certificate_ends(&self) -> Option<Timestamp> {
+        self.acceptor.as_ref()?.validity().until
+    }
+
+    /// Handshakes with clients and with next hops.
+    fn tls(&self) -> Vec<Reading> {
+        let Failed { tls, auth } = self.guard.relay().health().failed;
+        let mut readings =
+            vec![Reading::new(HOP_TLS_FAILED, tls), Reading::new(HOP_AUTH_FAILED, auth)];
+        let ends = self.certificate_ends();
+        readings.extend(ends.map(|until| Reading::new(TLS_ENDS, until.as_millis() / 1000)));
+        for (role, handshakes) in &self.handshakes {
+            for (name, count) in [
+                (TLS_MADE, &handshakes.made),
+                (TLS_FAILED, &handshakes.failed),
+                (TLS_INJECTED, &handshakes.injected),
+            ] {
+                let labels = vec![("role", (*role).to_owned())];
+                let count = count.load(Ordering::Relaxed);
+                readings.push(Reading { labels, ..Reading::new(name, count) });
+            }
+        }
+        readings
     }
 
     fn tap(&self, tap: TapKind) -> TapStatus {
@@ -373,6 +418,7 @@ impl Admin {
             let undeclared = self.guard.inquiry().store.health().undeclared.len();
             readings.push(Reading::new(TAP_UNDECLARED, undeclared));
         }
+        readings.extend(self.tls());
         readings.extend(status.taps.into_iter().flat_map(readings_of));
         readings.extend(status.next_hops.into_iter().filter_map(|hop| {
             let up = Reading::new(HOP_UP, i64::from(hop.up?));
@@ -441,7 +487,7 @@ mod tests {
             clients: InUse { now: 0, max: 1 },
             next_hop_sessions: InUse { now: 0, max: 1 },
             next_hops: [("a", Some(true)), ("b", None)]
-                .map(|(name, up)| NextHopStatus { name: name.into(), up })
+                .map(|(name, up)| NextHopStatus { name: name.into(), up, channel: None })
                 .to_vec(),
             audit: AuditStatus { path: "/a".into(), trouble: None, waiting_bytes: 0, lost: 0 },
             quarantine: QuarantineStatus { messages: 0, copies: 0, bytes: 0, dropped: 0 },

@@ -54,10 +54,12 @@ use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{Locks, StateDir, StateError, remove_former_key};
 use crate::serve::taps::Taps;
+use crate::serve::tls::{Begins, ListenerTls};
 use crate::store::answers::Answers;
 use crate::store::embedded::OpenError;
 use crate::store::{self, Store};
-use crate::wire::endpoint::{Endpoint, NextHop};
+use crate::tls::server::Acceptor;
+use crate::wire::endpoint::{Endpoint, Listen, NextHop};
 
 /// Why the daemon cannot start; for the administrator.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     /// That of the first listener.
     front: Front,
+    /// What shows clients our certificate.
+    acceptor: Option<Arc<Acceptor>>,
     next_hops: Vec<NextHop>,
     taps: Taps,
     stopping: watch::Sender<Stopping>,
@@ -135,23 +139,18 @@ impl Server {
         let quarantine = Quarantine::open(disk, config.quarantine.clone()).await;
         let (quarantine, recovered) =
             quarantine.map_err(|fault| StartError::Audit { what: "quarantine", fault })?;
-        if recovered != Recovered::default() {
-            let Recovered { held, removed, stray } = recovered;
-            info!(
-                held = held.len(),
-                removed = removed.len(),
-                stray,
-                "quarantine: what a crash left is held when whole, removed when in part"
-            );
-        }
+        say_recovered(&recovered);
         let inquiry = Arc::new(inquiry(config, &state).await?);
         let tap = inbound(config, &inquiry);
-        let taps = Taps::bind(config, Arc::clone(&tap)).await?;
+        let acceptor = config.tls.clone().map(|identity| Arc::new(Acceptor::new(identity)));
+        let tls = |starttls| acceptor.as_ref().map(|shown| ListenerTls::new(shown, starttls));
+        let tap_tls = tls(config.tap.smtp_starttls);
+        let taps = Taps::bind(config, Arc::clone(&tap), tap_tls.clone()).await?;
         rounds::restore(&inquiry.loops, &config.state_dir, Clock::System.now());
         let relay = Relay::new(config.relay.clone());
         let guard = Arc::new(Guard::new(inquiry, relay, trail, quarantine, &config.hostname));
         let mut listeners = Vec::new();
-        for endpoint in &config.outbound.listen {
+        for Listen { endpoint, tls: _ } in &config.outbound.listen {
             listeners.push(
                 Listener::bind(endpoint)
                     .await
@@ -159,7 +158,8 @@ impl Server {
             );
         }
         let outbound = config.outbound.clone();
-        let front = front(&outbound, &config.hostname, Arc::clone(&guard));
+        let tls = tls(outbound.starttls);
+        let front = Front { tls: tls.clone(), ..front(&outbound, &config.hostname, &guard) };
         let (stopping, _) = watch::channel(Stopping::No);
         let door = door(&outbound);
         let pages = pages(&config.admin).await;
@@ -176,6 +176,11 @@ impl Server {
             .collect(),
             tap,
             taps: listening_taps(config),
+            acceptor: acceptor.clone(),
+            handshakes: [("outbound", tls), (TAP_ROLE, tap_tls)]
+                .into_iter()
+                .filter_map(|(role, tls)| Some((role, tls?.handshakes)))
+                .collect(),
             started: guard.now(),
             sandbox: OnceLock::new(),
         });
@@ -184,7 +189,8 @@ impl Server {
             outbound,
             listeners,
             front,
-            next_hops: config.relay.next_hops.clone(),
+            acceptor,
+            next_hops: places(config),
             taps,
             stopping,
             door,
@@ -211,6 +217,11 @@ impl Server {
         &self.guard
     }
 
+    /// What shows clients our certificate; `None` where none is configured.
+    pub fn acceptor(&self) -> Option<Arc<Acceptor>> {
+        self.acceptor.clone()
+    }
+
     /// Says what the process gave up before it started, for the status.
     pub fn in_sandbox(&self, in_force: sandbox::InForce) {
         let _ = self.admin.sandbox.set(in_force);
@@ -228,6 +239,7 @@ impl Server {
             outbound,
             listeners,
             front,
+            acceptor: _,
             next_hops,
             taps,
             stopping,
@@ -241,8 +253,10 @@ impl Server {
         let shared =
             Arc::new(Shared { door, outbound: outbound.clone(), stopping: stopping.clone() });
         let mut accepting = JoinSet::new();
-        for (number, listener) in listeners.into_iter().enumerate() {
-            let front = Arc::new(Front { listener: number, ..front.clone() });
+        let begins = outbound.listen.iter().map(Begins::of);
+        for (number, (listener, begins)) in listeners.into_iter().zip(begins).enumerate() {
+            let tls = front.tls.clone().map(|tls| ListenerTls { begins, ..tls });
+            let front = Arc::new(Front { listener: number, tls, ..front.clone() });
             accepting.spawn(accept(listener, front, Arc::clone(&shared)));
         }
         for listener in pages {
@@ -274,6 +288,18 @@ impl Server {
             warn!(%fault, "the audit log could not be flushed");
         }
         info!("stopped");
+    }
+}
+
+fn say_recovered(recovered: &Recovered) {
+    if *recovered != Recovered::default() {
+        let Recovered { held, removed, stray } = recovered;
+        info!(
+            held = held.len(),
+            removed = removed.len(),
+            stray,
+            "quarantine: what a crash left is held when whole, removed when in part"
+        );
     }
 }
 
@@ -323,16 +349,31 @@ impl Stopper {
     }
 }
 
-/// Puts the policy of another configuration in force: rules, lists, what is ours. Gives the keys
+/// Puts the policy of another configuration in force: rules, lists, what is ours; and the
+/// certificate that clients are shown. Gives the keys
 /// whose change waits for a restart.
-pub fn reload(guard: &Guard, running: &Config, new: &Config) -> Vec<&'static str> {
+pub fn reload(
+    guard: &Guard,
+    acceptor: Option<&Acceptor>,
+    running: &Config,
+    new: &Config,
+) -> Vec<&'static str> {
     guard.inquiry().replace_policy(new.policy.clone());
+    if let (Some(acceptor), Some(identity)) = (acceptor, &new.tls)
+        && acceptor.replace(identity.clone())
+    {
+        info!("from now on clients are shown another certificate");
+    }
     let pairs = [
         ("hostname", running.hostname == new.hostname),
         ("state_dir", running.state_dir == new.state_dir),
         ("sandbox", running.sandbox == new.sandbox),
         ("outbound", running.outbound == new.outbound && running.relay == new.relay),
         ("tap", running.tap == new.tap),
+        (
+            "tls, where there was no certificate or is none now",
+            acceptor.is_some() == new.tls.is_some(),
+        ),
         ("store", running.store == new.store),
         ("dns and auth.best_guess", running.auth == new.auth),
         ("loops.site", running.loop_site == new.loop_site),
@@ -356,7 +397,7 @@ fn door(outbound: &Outbound) -> Arc<Door> {
     Door::new("outbound", outbound.sessions_max, Share { sessions_max, exempt })
 }
 
-fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
+fn front(outbound: &Outbound, hostname: &str, guard: &Arc<Guard>) -> Front {
     let kib = usize::try_from(outbound.memory_max / 1024).unwrap_or(Semaphore::MAX_PERMITS);
     Front {
         listener: 0,
@@ -367,7 +408,7 @@ fn front(outbound: &Outbound, hostname: &str, guard: Arc<Guard>) -> Front {
             true => BareLineEnd::Refuse,
             false => BareLineEnd::Pass,
         },
-        guard,
+        guard: Arc::clone(guard),
         budget_kib: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
         tls: None,
     }
@@ -394,7 +435,11 @@ fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
         Ok(place) => place,
         Err(refusal) => {
             front.guard.meter().count(SESSIONS_REFUSED, &[("why", refusal.as_str())]);
-            return shared.door.refuse(peer, refusal);
+            let is_at_once = front.tls.as_ref().is_some_and(|tls| tls.begins == Begins::AtOnce);
+            return match is_at_once {
+                true => shared.door.close(peer, refusal),
+                false => shared.door.refuse(peer, refusal),
+            };
         }
     };
     tokio::spawn(async move {
@@ -461,7 +506,7 @@ async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartErro
             &config.loop_site,
             &config.loops,
             &config.policy.loops.conversation,
-            rounds::addresses(&config.relay.next_hops).await.found,
+            rounds::addresses(&places(config)).await.found,
         ),
         clock: Clock::System,
         loop_site: config.loop_site.clone(),
@@ -471,14 +516,19 @@ async fn inquiry(config: &Config, state: &StateDir) -> Result<Inquiry, StartErro
     })
 }
 
+/// Where the next hops are.
+fn places(config: &Config) -> Vec<NextHop> {
+    config.relay.next_hops.iter().map(|hop| hop.at.clone()).collect()
+}
+
 /// The taps that are configured.
 fn listening_taps(config: &Config) -> Vec<TapKind> {
     let taps = [
-        (TapKind::Milter, &config.tap.milter),
-        (TapKind::Smtp, &config.tap.smtp),
-        (TapKind::Http, &config.tap.http),
+        (TapKind::Milter, config.tap.milter.is_empty()),
+        (TapKind::Smtp, config.tap.smtp.is_empty()),
+        (TapKind::Http, config.tap.http.is_empty()),
     ];
-    taps.into_iter().filter(|(_, places)| !places.is_empty()).map(|(tap, _)| tap).collect()
+    taps.into_iter().filter(|(_, is_off)| !is_off).map(|(tap, _)| tap).collect()
 }
 
 /// The tap, over the store that the guard asks.

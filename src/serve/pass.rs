@@ -26,14 +26,20 @@ use crate::mail::limits::{
 };
 use crate::mail::reply::Reply;
 use crate::mail::time::Timestamp;
-use crate::relay::connect::{Connect, Sockets, Stream};
+use crate::relay::connect::{Connect, Sockets};
+use crate::relay::hop::Hop;
 use crate::serve::gone::Gone;
 use crate::serve::room::{Room, Share};
 use crate::serve::smtp::Stopping;
-use crate::wire::endpoint::{Endpoint, Protocol};
+use crate::serve::tls::{Begins, ListenerTls};
+use crate::tls::HandshakeFault;
+use crate::tls::stream::Stream;
+use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
+use crate::wire::opening::{Next, Opening, OpeningFault};
 use crate::wire::passing::{Act, Passed, Passing};
 use crate::wire::proxy::{Tells, proxy_v1, proxy_v2, xclient};
+use crate::wire::secure::{Channel, Starttls, TlsUse};
 use crate::wire::smtp_client::{ReplyReader, hello_command};
 
 /// What all connections share.
@@ -43,7 +49,9 @@ pub struct Pass {
     /// What we call ourselves.
     pub hostname: String,
     /// The MTAs behind, tried in order.
-    pub next_hops: Vec<Endpoint>,
+    pub next_hops: Vec<Hop>,
+    /// The TLS of its listeners; `None` for none.
+    pub tls: Option<ListenerTls>,
     /// How they are told who the client is.
     pub tells: Tells,
     /// Bytes of one body that are kept.
@@ -52,12 +60,23 @@ pub struct Pass {
     pub room: Arc<Room>,
 }
 
+/// A connection to the MTA behind.
+type Server = Stream<Box<dyn crate::relay::connect::Stream>>;
+
+/// The MTA behind, when a conversation begins.
+struct Opened {
+    server: Server,
+    /// What it has said: nothing yet, or its greeting.
+    input: BytesMut,
+    channel: Channel,
+}
+
 /// One client and the MTA behind.
 struct Ends<S> {
     pass: Arc<Pass>,
     peer: Option<SocketAddr>,
-    client: S,
-    server: Box<dyn Stream>,
+    client: Stream<S>,
+    server: Server,
     client_input: BytesMut,
     server_input: BytesMut,
     to_client: BytesMut,
@@ -75,11 +94,20 @@ struct Ends<S> {
 /// and the one it connected to.
 pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     pass: Arc<Pass>,
-    mut client: S,
+    client: S,
+    begins: Begins,
     addresses: Option<(SocketAddr, SocketAddr)>,
     mut stopping: watch::Receiver<Stopping>,
 ) {
-    let (server, server_input) = match pass.open(addresses).await {
+    let ip = addresses.map(|(peer, _)| peer.ip());
+    let mut client = match pass.tls.as_ref().filter(|_| begins == Begins::AtOnce) {
+        Some(tls) => match Box::pin(tls.secure(client, ip, &mut stopping)).await {
+            Some((stream, _)) => stream,
+            None => return,
+        },
+        None => Stream::Clear(client),
+    };
+    let Opened { server, input: server_input, channel } = match pass.open(addresses).await {
         Ok(opened) => opened,
         Err(fault) => {
             warn!(%fault, "the SMTP tap reaches no MTA: 421");
@@ -87,7 +115,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
             return;
         }
     };
-    let (passing, share) = (Passing::new(pass.inspect_max), pass.room.share());
+    let starttls = pass.tls.as_ref().map_or(Starttls::Off, |tls| tls.starttls);
+    let client_channel = match begins {
+        Begins::AtOnce => Channel::Encrypted,
+        Begins::Asked => Channel::Clear,
+    };
+    let passing = Passing::new(pass.inspect_max).over(starttls, client_channel, channel);
+    let share = pass.room.share();
     let mut ends = Ends {
         pass,
         peer: addresses.map(|(peer, _)| peer),
@@ -115,53 +149,129 @@ fn unavailable() -> Reply {
 
 impl Pass {
     /// A connection to the first MTA that takes one, with what it said already.
-    async fn open(
-        &self,
-        addresses: Option<(SocketAddr, SocketAddr)>,
-    ) -> Result<(Box<dyn Stream>, BytesMut), String> {
+    async fn open(&self, addresses: Option<(SocketAddr, SocketAddr)>) -> Result<Opened, String> {
         let mut last = "no `tap.smtp.next_hop`".to_owned();
         for hop in &self.next_hops {
-            let opening = async {
-                let stream = timeout(CONNECT_DEADLINE, Sockets.connect(hop)).await;
-                let stream = stream.map_err(|_| Gone::Deadline)??;
-                self.introduce(stream, addresses).await
-            };
-            match timeout(GREETING_DEADLINE, opening).await {
-                Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err(fault)) => last = format!("{hop}: {fault}"),
-                Err(_elapsed) => last = format!("{hop}: no greeting in time"),
+            let mut opened = self.open_one(hop, hop.tls_use(), addresses).await;
+            if let Err(Unopened::Tls(fault)) = &opened
+                && hop.tls_use() == TlsUse::Opportunistic
+            {
+                warn!(hop = %hop.at, %fault, "no TLS with the MTA behind the SMTP tap: in the clear");
+                opened = self.open_one(hop, TlsUse::Off, addresses).await;
+            }
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(fault) => last = format!("{}: {fault}", hop.at),
             }
         }
         Err(last)
     }
 
-    /// Says who the client is. With XCLIENT the MTA greets anew, and the first greeting is ours.
-    async fn introduce(
+    async fn open_one(
         &self,
-        mut stream: Box<dyn Stream>,
+        hop: &Hop,
+        tls: TlsUse,
         addresses: Option<(SocketAddr, SocketAddr)>,
-    ) -> Result<(Box<dyn Stream>, BytesMut), Gone> {
-        let mut input = BytesMut::new();
-        match (self.tells, addresses) {
-            (Tells::ProxyV1, _) => stream.write_all(proxy_v1(addresses).as_bytes()).await?,
-            (Tells::ProxyV2, _) => stream.write_all(&proxy_v2(addresses)).await?,
-            (Tells::Xclient, Some((client, _))) => {
-                positive(&mut stream, &mut input).await?;
-                let hello = hello_command(Protocol::Smtp, &self.hostname);
-                stream.write_all(hello.as_bytes()).await?;
-                let hello = positive(&mut stream, &mut input).await?;
-                let keywords = Keywords::from_reply(&hello);
-                let line = xclient(client, keywords.value("XCLIENT").unwrap_or_default());
-                let line = line.ok_or_else(|| other("it does not take XCLIENT from us"))?;
-                stream.write_all(line.as_bytes()).await?;
-                let greeting = positive(&mut stream, &mut input).await?;
-                let rest = input.split();
-                input.extend_from_slice(greeting.wire());
-                input.extend_from_slice(&rest);
+    ) -> Result<Opened, Unopened> {
+        let opening = async {
+            let stream = timeout(CONNECT_DEADLINE, Sockets.connect(&hop.at.endpoint)).await;
+            let mut stream = stream.map_err(|_| Gone::Deadline)??;
+            match self.tells {
+                Tells::ProxyV1 => stream.write_all(proxy_v1(addresses).as_bytes()).await?,
+                Tells::ProxyV2 => stream.write_all(&proxy_v2(addresses)).await?,
+                Tells::Xclient | Tells::Nothing => {}
             }
-            (Tells::Xclient, None) | (Tells::Nothing, _) => {}
+            let (server, input) = (Stream::Clear(stream), BytesMut::new());
+            let mut opened = Opened { server, input, channel: Channel::Clear };
+            if hop.at.tls {
+                opened.secure(hop).await?;
+            } else if tls != TlsUse::Off {
+                opened.ask_for_tls(hop, &self.hostname, tls).await?;
+            }
+            if let (Tells::Xclient, Some((client, _))) = (self.tells, addresses) {
+                opened.introduce(client, &self.hostname).await?;
+            }
+            Ok(opened)
+        };
+        timeout(GREETING_DEADLINE, opening).await.unwrap_or(Err(Unopened::Gone(Gone::Deadline)))
+    }
+}
+
+/// Why there is no conversation with an MTA.
+#[derive(Debug, thiserror::Error)]
+enum Unopened {
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    #[error(transparent)]
+    Tls(#[from] HandshakeFault),
+    #[error(transparent)]
+    Opening(#[from] OpeningFault),
+}
+
+impl From<std::io::Error> for Unopened {
+    fn from(fault: std::io::Error) -> Unopened {
+        Unopened::Gone(Gone::Io(fault))
+    }
+}
+
+impl Opened {
+    /// The handshake. What the MTA said in the clear behind its 220 is not read (RFC 3207 §6).
+    async fn secure(&mut self, hop: &Hop) -> Result<(), Unopened> {
+        if !self.input.is_empty() {
+            return Err(other("it says something in the clear behind STARTTLS").into());
         }
-        Ok((stream, input))
+        let (Some(tls), Some(clear)) = (&hop.tls, self.server.take_clear()) else {
+            return Err(Gone::Closed.into());
+        };
+        (self.server, _) = Box::pin(tls.secure(clear)).await?;
+        self.channel = tls.channel();
+        Ok(())
+    }
+
+    /// STARTTLS, where it is offered. The greeting, which it took, is put back for the client.
+    async fn ask_for_tls(
+        &mut self,
+        hop: &Hop,
+        hostname: &str,
+        tls: TlsUse,
+    ) -> Result<(), Unopened> {
+        let wish = hop.wish(hostname, tls);
+        let mut opening = Opening::new(&wish, self.channel);
+        let greeting = any(&mut self.server, &mut self.input).await?;
+        let mut next = opening.heard(greeting.clone())?;
+        while let Next::Say(line, _) = next {
+            self.server.write_all(line.as_bytes()).await?;
+            self.server.flush().await?;
+            next = opening.heard(any(&mut self.server, &mut self.input).await?)?;
+        }
+        if let Next::Secure = next {
+            self.secure(hop).await?;
+        }
+        self.put_back(&greeting);
+        Ok(())
+    }
+
+    /// XCLIENT: the MTA greets anew, and the first greeting is ours.
+    async fn introduce(&mut self, client: SocketAddr, hostname: &str) -> Result<(), Unopened> {
+        positive(&mut self.server, &mut self.input).await?;
+        let hello = hello_command(Protocol::Smtp, hostname);
+        self.server.write_all(hello.as_bytes()).await?;
+        self.server.flush().await?;
+        let hello = positive(&mut self.server, &mut self.input).await?;
+        let keywords = Keywords::from_reply(&hello);
+        let line = xclient(client, keywords.value("XCLIENT").unwrap_or_default());
+        let line = line.ok_or_else(|| other("it does not take XCLIENT from us"))?;
+        self.server.write_all(line.as_bytes()).await?;
+        self.server.flush().await?;
+        let greeting = positive(&mut self.server, &mut self.input).await?;
+        self.put_back(&greeting);
+        Ok(())
+    }
+
+    fn put_back(&mut self, reply: &Reply) {
+        let rest = self.input.split();
+        self.input.extend_from_slice(reply.wire());
+        self.input.extend_from_slice(&rest);
     }
 }
 
@@ -170,12 +280,19 @@ fn other(text: &str) -> Gone {
 }
 
 /// The next reply, which must be positive.
-async fn positive(stream: &mut Box<dyn Stream>, input: &mut BytesMut) -> Result<Reply, Gone> {
+async fn positive(stream: &mut Server, input: &mut BytesMut) -> Result<Reply, Gone> {
+    match any(stream, input).await? {
+        reply if reply.is_positive() => Ok(reply),
+        reply => Err(other(&reply.text())),
+    }
+}
+
+/// The next reply.
+async fn any(stream: &mut Server, input: &mut BytesMut) -> Result<Reply, Gone> {
     let mut replies = ReplyReader::default();
     loop {
         match replies.next(input) {
-            Some(Ok(reply)) if reply.is_positive() => return Ok(reply),
-            Some(Ok(reply)) => return Err(other(&reply.text())),
+            Some(Ok(reply)) => return Ok(reply),
             Some(Err(fault)) => return Err(other(&fault.to_string())),
             None => {}
         }
@@ -189,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
     async fn run(&mut self, stopping: &mut watch::Receiver<Stopping>) -> Result<(), Gone> {
         let mut now = stopping.clone();
         loop {
-            if self.pass_on().await? {
+            if self.pass_on(stopping).await? {
                 return self.flush().await;
             }
             if !self.share.fits(self.passing.kept_bytes()) {
@@ -230,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
     }
 
     /// Does all that comes of the bytes that are there; whether the conversation is over.
-    async fn pass_on(&mut self) -> Result<bool, Gone> {
+    async fn pass_on(&mut self, stopping: &mut watch::Receiver<Stopping>) -> Result<bool, Gone> {
         loop {
             let act = self.passing.from_client(&mut self.client_input);
             let act = act.or_else(|| self.passing.from_server(&mut self.server_input));
@@ -255,9 +372,36 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
                     self.began = None;
                 }
                 Some(Act::Refused) => (self.verifying, self.began) = (None, None),
+                Some(Act::StartTls(reply)) => Box::pin(self.start_tls(&reply, stopping)).await?,
                 Some(Act::Close) => return Ok(true),
             }
         }
+    }
+
+    /// Says 220 and makes the handshake. What came behind the command is not read (RFC 3207 §6).
+    async fn start_tls(
+        &mut self,
+        reply: &[u8],
+        stopping: &mut watch::Receiver<Stopping>,
+    ) -> Result<(), Gone> {
+        let Some(tls) = self.pass.tls.clone() else { return Err(Gone::Closed) };
+        let ip = self.peer.map(|peer| peer.ip());
+        if !self.client_input.is_empty() {
+            tls.injected(ip);
+            let text = Gone::Injected.to_string();
+            self.to_client.extend_from_slice(Reply::new(421, "4.7.0", &text).wire());
+            self.flush().await?;
+            return Err(Gone::Injected);
+        }
+        self.to_client.extend_from_slice(reply);
+        self.flush().await?;
+        let Some(clear) = self.client.take_clear() else { return Err(Gone::Closed) };
+        let Some((stream, _)) = tls.secure(clear, ip, stopping).await else {
+            return Err(Gone::Closed);
+        };
+        self.client = stream;
+        self.passing.secured();
+        Ok(())
     }
 
     /// The message is there but for its final dot: the verdict first.

@@ -182,8 +182,9 @@ impl Places {
         places.written.insert(config.quarantine.path.clone());
         let files = [&config.audit.path, &config.store.path, &config.admin.socket];
         places.written.extend(files.into_iter().filter_map(|file| folder_of(file)));
-        let listeners = [&config.outbound.listen, &config.tap.milter, &config.tap.smtp];
-        let listeners = listeners.into_iter().chain([&config.tap.http]).flatten();
+        let mail = config.outbound.listen.iter().chain(&config.tap.smtp);
+        let mail = mail.map(|listen| &listen.endpoint);
+        let listeners = mail.chain(&config.tap.milter).chain(&config.tap.http);
         let sockets = listeners.chain(&config.admin.console).filter_map(|at| match at {
             Endpoint::Unix(path) => folder_of(path),
             Endpoint::Tcp { .. } => None,

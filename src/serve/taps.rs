@@ -27,11 +27,12 @@ use crate::serve::milter::{self, Milter};
 use crate::serve::pass::{self, Pass};
 use crate::serve::room::Room;
 use crate::serve::smtp::Stopping;
+use crate::serve::tls::{Begins, ListenerTls};
 use crate::wire::endpoint::Endpoint;
 
 /// The taps that are configured.
 pub struct Taps {
-    listeners: Vec<(Role, Listener)>,
+    listeners: Vec<(Role, Begins, Listener)>,
     posts: Vec<Listener>,
     import: Router,
     shared: Arc<Shared>,
@@ -56,15 +57,21 @@ struct Shared {
 }
 
 impl Taps {
-    /// Binds the listeners.
-    pub async fn bind(config: &Config, tap: Arc<Tap>) -> Result<Taps, StartError> {
+    /// Binds the listeners. `tls`: of those of the SMTP pass-through.
+    pub async fn bind(
+        config: &Config,
+        tap: Arc<Tap>,
+        tls: Option<ListenerTls>,
+    ) -> Result<Taps, StartError> {
         let mut listeners = Vec::new();
-        let milters = config.tap.milter.iter().map(|endpoint| (Role::Milter, endpoint));
-        let passes = config.tap.smtp.iter().map(|endpoint| (Role::Smtp, endpoint));
-        for (role, endpoint) in milters.chain(passes) {
+        let milters = config.tap.milter.iter();
+        let milters = milters.map(|endpoint| (Role::Milter, Begins::Asked, endpoint));
+        let passes = config.tap.smtp.iter();
+        let passes = passes.map(|listen| (Role::Smtp, Begins::of(listen), &listen.endpoint));
+        for (role, begins, endpoint) in milters.chain(passes) {
             let listener = Listener::bind(endpoint).await;
             let listener = listener.map_err(|fault| StartError::listen(endpoint, fault))?;
-            listeners.push((role, listener));
+            listeners.push((role, begins, listener));
         }
         let mut posts = Vec::new();
         for endpoint in &config.tap.http {
@@ -88,6 +95,7 @@ impl Taps {
             tap: Arc::clone(&tap),
             hostname: config.hostname.clone(),
             next_hops: config.tap.smtp_next_hops.clone(),
+            tls: tls.clone(),
             tells: config.tap.smtp_tells,
             inspect_max: config.tap.inspect_max,
             room,
@@ -106,14 +114,20 @@ impl Taps {
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        endpoints(self.listeners.iter().map(|(_, listener)| listener).chain(&self.posts))
+        endpoints(self.listeners.iter().map(|(_, _, listener)| listener).chain(&self.posts))
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.
     pub async fn run(self, stopping: watch::Receiver<Stopping>, drain: Duration) {
         let mut accepting = JoinSet::new();
-        for (role, listener) in self.listeners {
-            accepting.spawn(accept(role, listener, Arc::clone(&self.shared), stopping.clone()));
+        for (role, begins, listener) in self.listeners {
+            accepting.spawn(accept(
+                role,
+                begins,
+                listener,
+                Arc::clone(&self.shared),
+                stopping.clone(),
+            ));
         }
         for listener in self.posts {
             let serving = http::serve(listener, self.import.clone(), stopping.clone());
@@ -137,17 +151,24 @@ fn pass_share(config: &Config) -> Share {
 
 async fn accept(
     role: Role,
+    begins: Begins,
     listener: Listener,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<Stopping>,
 ) {
     info!(endpoint = %listener.endpoint(), ?role, "tap");
     while let Some(peer) = listener.next(&mut stopping).await {
-        admit(role, peer, &shared, stopping.clone());
+        admit(role, begins, peer, &shared, stopping.clone());
     }
 }
 
-fn admit(role: Role, peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver<Stopping>) {
+fn admit(
+    role: Role,
+    begins: Begins,
+    peer: Peer,
+    shared: &Arc<Shared>,
+    stopping: watch::Receiver<Stopping>,
+) {
     let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
     let place = match role {
         Role::Milter if !peer.ip().is_none_or(may_speak) => Err(Refusal::Stranger),
@@ -162,6 +183,8 @@ fn admit(role: Role, peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver
                 // Why without a word: the milter protocol has none, and the MTA goes on by its
                 // `milter_default_action`.
                 Role::Milter => shared.milters.close(peer, refusal),
+                // Nor where TLS comes first.
+                Role::Smtp if begins == Begins::AtOnce => shared.passes.close(peer, refusal),
                 Role::Smtp => shared.passes.refuse(peer, refusal),
             };
         }
@@ -174,9 +197,11 @@ fn admit(role: Role, peer: Peer, shared: &Arc<Shared>, stopping: watch::Receiver
             (Role::Milter, Peer::Unix(stream)) => milter::serve(milter, stream, stopping).await,
             (Role::Smtp, Peer::Tcp(stream, peer)) => {
                 let addresses = stream.local_addr().ok().map(|local| (peer, local));
-                pass::serve(pass, stream, addresses, stopping).await;
+                pass::serve(pass, stream, begins, addresses, stopping).await;
             }
-            (Role::Smtp, Peer::Unix(stream)) => pass::serve(pass, stream, None, stopping).await,
+            (Role::Smtp, Peer::Unix(stream)) => {
+                pass::serve(pass, stream, begins, None, stopping).await;
+            }
         }
         drop(place);
     });

@@ -17,6 +17,7 @@ use crate::mail::envelope::Secured;
 use crate::serve::smtp::Stopping;
 use crate::tls::server::Acceptor;
 use crate::tls::stream::Stream;
+use crate::wire::endpoint::Listen;
 use crate::wire::secure::Starttls;
 
 /// Handshakes since the start.
@@ -39,6 +40,13 @@ pub enum Begins {
     AtOnce,
 }
 
+impl Begins {
+    /// As the settings have it.
+    pub fn of(listen: &Listen) -> Begins {
+        if listen.tls { Begins::AtOnce } else { Begins::Asked }
+    }
+}
+
 /// The TLS of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
@@ -53,6 +61,12 @@ pub struct ListenerTls {
 }
 
 impl ListenerTls {
+    /// That of a role's listeners, which TLS begins in when asked for.
+    pub fn new(acceptor: &Arc<Acceptor>, starttls: Starttls) -> ListenerTls {
+        let (acceptor, handshakes) = (Arc::clone(acceptor), Arc::default());
+        ListenerTls { acceptor, starttls, begins: Begins::Asked, handshakes }
+    }
+
     /// The handshake; `None` when it failed, or when the server drains.
     pub async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,

@@ -88,9 +88,16 @@ impl Acceptor {
         Acceptor(ArcSwap::from_pointee(identity))
     }
 
-    /// From now on shows this one; connections that stand keep theirs.
-    pub fn replace(&self, identity: Identity) {
+    /// From now on shows this one; connections that stand keep theirs. Whether it is another.
+    pub fn replace(&self, identity: Identity) -> bool {
+        let is_other = **self.0.load() != identity;
         self.0.store(Arc::new(identity));
+        is_other
+    }
+
+    /// From when to when the certificate that is shown holds.
+    pub fn validity(&self) -> Validity {
+        self.0.load().validity
     }
 
     /// The handshake, within `limits_of_tls::HANDSHAKE_DEADLINE`.

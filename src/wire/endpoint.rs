@@ -1,4 +1,5 @@
-//! Where a listener or a next hop is: `host:port`, `[::1]:port` or `unix:/path`.
+//! Where a listener or a next hop is: `host:port`, `[::1]:port` or `unix:/path`; and what is spoken
+//! there.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -72,23 +73,67 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A next hop: where it is and what it speaks. Written `host:port` or `lmtp:host:port`.
+impl Endpoint {
+    /// Whether what is said there stays on this host.
+    pub fn is_near(&self) -> bool {
+        match self {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp { host, .. } => {
+                let ip = host.parse::<std::net::IpAddr>();
+                ip.map_or(host == "localhost", |ip| ip.is_loopback())
+            }
+        }
+    }
+}
+
+/// A listener of mail: where it is, and whether TLS begins with the first byte. Written `host:port`
+/// or `tls:host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Where it is.
+    pub endpoint: Endpoint,
+    /// Whether TLS begins with the first byte (RFC 8314 §3.3).
+    pub tls: bool,
+}
+
+impl Listen {
+    /// Reads a place, with or without `tls:` before it.
+    pub fn parse(text: &str) -> Result<Listen, &'static str> {
+        let (tls, rest) = match text.strip_prefix("tls:") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        Ok(Listen { endpoint: Endpoint::parse(rest)?, tls })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.tls { "tls:" } else { "" }, self.endpoint)
+    }
+}
+
+/// A next hop: where it is and what it speaks. Written `host:port`, `lmtp:host:port`,
+/// `tls:host:port` or `lmtp:tls:host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// Where it is.
     pub endpoint: Endpoint,
     /// Whether it speaks LMTP instead of SMTP.
     pub lmtp: bool,
+    /// Whether TLS begins with the first byte (RFC 8314 §3.3).
+    pub tls: bool,
 }
 
 impl NextHop {
-    /// Reads `host:port`, `unix:/path`, or either behind `lmtp:`.
+    /// Reads `host:port`, `unix:/path`, or either behind `lmtp:`, `tls:` or both.
     pub fn parse(text: &str) -> Result<NextHop, &'static str> {
         let (lmtp, rest) = match text.strip_prefix("lmtp:") {
             Some(rest) => (true, rest),
             None => (false, text.strip_prefix("smtp:").unwrap_or(text)),
         };
-        Ok(NextHop { endpoint: Endpoint::parse(rest)?, lmtp })
+        let Listen { endpoint, tls } = Listen::parse(rest)?;
+        Ok(NextHop { endpoint, lmtp, tls })
     }
 
     /// What it speaks.
@@ -99,8 +144,9 @@ impl NextHop {
 
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.lmtp { "lmtp:" } else { "" };
-        write!(f, "{mark}{}", self.endpoint)
+        let (lmtp, tls) =
+            (if self.lmtp { "lmtp:" } else { "" }, if self.tls { "tls:" } else { "" });
+        write!(f, "{lmtp}{tls}{}", self.endpoint)
     }
 }
 
@@ -113,7 +159,13 @@ mod tests {
         for text in ["127.0.0.1:10025", "[::1]:25", "unix:/run/x.sock", "mx.example:25"] {
             assert_eq!(Endpoint::parse(text).unwrap().to_string(), text);
         }
-        for text in ["lmtp:unix:/run/lmtp", "127.0.0.1:10026", "lmtp:[::1]:24"] {
+        for text in [
+            "lmtp:unix:/run/lmtp",
+            "127.0.0.1:10026",
+            "lmtp:[::1]:24",
+            "tls:mx.example:465",
+            "lmtp:tls:mx.example:24",
+        ] {
             assert_eq!(NextHop::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(NextHop::parse("smtp:a:1").unwrap().protocol(), Protocol::Smtp);

@@ -134,7 +134,7 @@ impl<'w> Opening<'w> {
         self.channel
     }
 
-    /// Whether the greeting is what is waited for.
+    /// What is being waited for.
     pub fn stage(&self) -> &'static str {
         match self.state {
             State::Greeting => "greeting",

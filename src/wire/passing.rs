@@ -1,13 +1,13 @@
 //! The SMTP pass-through: what a client and a server say to one another, with us in between.
 //!
-//! Takes: bytes of both, cut anywhere. Gives: `Act`s. Everything passes unchanged but for three
+//! Takes: bytes of both, cut anywhere. Gives: `Act`s. Everything passes unchanged but for four
 //! things: the server's EHLO keywords that would hide the mail from us are left out, and commands
-//! for them refused; the final dot waits until it is released; and content whose end is ambiguous
-//! is refused (SMTP smuggling).
+//! for them refused; STARTTLS is ours; the final dot waits until it is released; and content whose
+//! end is ambiguous is refused (SMTP smuggling).
 //! Errors: none; a server that speaks no SMTP ends the conversation.
 //! Bounds: `limits::PENDING_REPLIES_MAX` commands without reply, `limits::RECIPIENTS_MAX`; those of
 //! `wire::line` and `wire::kept`.
-//! Standards: RFC 5321 §4.1, RFC 2920, RFC 3207 and RFC 3030 (left out), Postfix's XCLIENT.
+//! Standards: RFC 5321 §4.1, RFC 2920, RFC 3207, RFC 8689, RFC 3030 (left out), Postfix's XCLIENT.
 
 use std::collections::VecDeque;
 
@@ -18,9 +18,10 @@ use crate::mail::envelope::{MailFrom, Recipient};
 use crate::mail::limits::{PENDING_REPLIES_MAX, RECIPIENTS_MAX};
 use crate::mail::message::Kept;
 use crate::mail::reply::Reply;
-use crate::wire::command::Command;
+use crate::wire::command::{Command, CommandFault};
 use crate::wire::kept::Keeper;
 use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
+use crate::wire::secure::{Channel, Starttls};
 use crate::wire::smtp_client::{ReplyReader, Stuffer};
 
 /// EHLO keywords that are left out: behind them we would see nothing, or a client could pretend
@@ -41,6 +42,9 @@ pub enum Act {
     Taken(Option<String>),
     /// It did not.
     Refused,
+    /// Say this to the client, and then nothing in the clear: the handshake comes. Say `secured`
+    /// after it. What the client sent along behind the command must not be read as commands.
+    StartTls(Bytes),
     /// The conversation is over.
     Close,
 }
@@ -74,11 +78,20 @@ pub struct Passing {
     host: String,
     transaction: Option<Transaction>,
     body_bytes_max: usize,
+    starttls: Starttls,
+    /// Between the client and us.
+    client_channel: Channel,
+    /// Between us and the server.
+    server_channel: Channel,
+    /// Whether the client has made the handshake and not said hello since.
+    needs_hello: bool,
 }
 
 #[derive(Debug)]
 enum Mode {
     Commands,
+    /// STARTTLS was said: nothing the client says before the handshake is read.
+    Securing,
     /// DATA was said: what the client says next depends on the reply.
     AwaitingData,
     Content(Box<Open>),
@@ -105,7 +118,8 @@ struct Transaction {
 #[derive(Debug)]
 enum Expected {
     Greeting,
-    Hello(String),
+    Hello(String, Greeting),
+    StartTls,
     Mail(Option<MailFrom>),
     Rcpt(Option<Recipient>),
     Data,
@@ -114,6 +128,13 @@ enum Expected {
     Other,
     /// No reply of the server: ours, which waits for its turn.
     Own(Reply),
+}
+
+/// How a client greets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    Helo,
+    Ehlo,
 }
 
 impl Passing {
@@ -129,7 +150,24 @@ impl Passing {
             host: String::new(),
             transaction: None,
             body_bytes_max,
+            starttls: Starttls::Off,
+            client_channel: Channel::Clear,
+            server_channel: Channel::Clear,
+            needs_hello: false,
         }
+    }
+
+    /// The same where TLS is offered, or is there: to the client, to the server.
+    pub fn over(self, starttls: Starttls, client: Channel, server: Channel) -> Passing {
+        Passing { starttls, client_channel: client, server_channel: server, ..self }
+    }
+
+    /// The handshake with the client was made. What it said before is forgotten (RFC 3207 §4.2): it
+    /// says hello again before anything else.
+    pub fn secured(&mut self) {
+        self.client_channel = Channel::Encrypted;
+        self.lines = LineReader::default();
+        (self.mode, self.helo, self.needs_hello) = (Mode::Commands, String::new(), true);
     }
 
     /// The server's own name; empty before it greeted.
@@ -142,7 +180,7 @@ impl Passing {
         match self.mode {
             Mode::Commands => self.expected.len() < PENDING_REPLIES_MAX,
             Mode::Content(_) => true,
-            Mode::AwaitingData | Mode::Holding(_) | Mode::Over => false,
+            Mode::Securing | Mode::AwaitingData | Mode::Holding(_) | Mode::Over => false,
         }
     }
 
@@ -233,16 +271,21 @@ impl Passing {
             Ok(line) => line,
             Err(fault) => return self.refuse(500, "5.5.2", &fault.to_string()),
         };
-        let expected = match Command::parse(&line) {
-            Ok(
-                Command::NotImplemented(_)
-                | Command::Xforward(_)
-                | Command::Lhlo(_)
-                | Command::StartTls,
-            ) => {
+        let command = Command::parse(&line);
+        if let Some((code, enhanced, text)) = self.refused(&command) {
+            return self.refuse(code, enhanced, text);
+        }
+        let expected = match command {
+            Ok(Command::NotImplemented(_) | Command::Xforward(_) | Command::Lhlo(_)) => {
                 return self.refuse(502, "5.5.1", "not offered here");
             }
-            Ok(Command::Helo(name) | Command::Ehlo(name)) => Expected::Hello(name),
+            Ok(Command::StartTls) => {
+                self.mode = Mode::Securing;
+                self.expected.push_back(Expected::StartTls);
+                return self.say_own();
+            }
+            Ok(Command::Helo(name)) => Expected::Hello(name, Greeting::Helo),
+            Ok(Command::Ehlo(name)) => Expected::Hello(name, Greeting::Ehlo),
             Ok(Command::Mail(mail)) => Expected::Mail(Some(mail)),
             Ok(Command::Rcpt(recipient)) => Expected::Rcpt(Some(recipient)),
             Ok(Command::Data) => {
@@ -263,6 +306,45 @@ impl Passing {
         self.acts.push_back(Act::ToServer(Bytes::from(line)));
     }
 
+    /// What TLS has to say against a command: code, enhanced status and text.
+    fn refused(
+        &self,
+        command: &Result<Command, CommandFault>,
+    ) -> Option<(u16, &'static str, &'static str)> {
+        let is_clear = !self.client_channel.is_encrypted();
+        match command {
+            Ok(Command::StartTls) if self.starttls == Starttls::Off && is_clear => {
+                Some((502, "5.5.1", "not offered here"))
+            }
+            Ok(Command::StartTls) if !is_clear => Some((503, "5.5.1", "TLS is there already")),
+            Ok(Command::StartTls) if self.transaction.is_some() => {
+                Some((503, "5.5.1", "STARTTLS stands before MAIL"))
+            }
+            Ok(Command::StartTls) if self.helo.is_empty() => {
+                Some((503, "5.5.1", "say hello first"))
+            }
+            Ok(Command::Ehlo(_) | Command::Noop | Command::Quit | Command::StartTls) => None,
+            // RFC 3207 §4: before TLS nothing else is answered otherwise.
+            _ if self.starttls == Starttls::Required && is_clear => {
+                Some((530, "5.7.0", "Must issue a STARTTLS command first"))
+            }
+            Ok(Command::Mail(_) | Command::Rcpt(_) | Command::Data) if self.needs_hello => {
+                Some((503, "5.5.1", "say hello first"))
+            }
+            Ok(Command::Mail(mail))
+                if mail.parameters.has("REQUIRETLS") && !self.may_require_tls() =>
+            {
+                Some((550, "5.7.30", "REQUIRETLS support required"))
+            }
+            _ => None,
+        }
+    }
+
+    /// RFC 8689 §4.2: over TLS with the client, and with a server that showed who it is.
+    fn may_require_tls(&self) -> bool {
+        self.client_channel.is_encrypted() && self.server_channel == Channel::Verified
+    }
+
     fn answered(&mut self, reply: Reply) {
         let is_positive = reply.is_positive();
         let mut wire = reply.wire().clone();
@@ -273,9 +355,9 @@ impl Passing {
                     self.mode = Mode::Over;
                 }
             }
-            Some(Expected::Hello(name)) if is_positive => {
-                (self.helo, self.transaction) = (name, None);
-                wire = without_keywords(&reply);
+            Some(Expected::Hello(name, greeting)) if is_positive => {
+                (self.helo, self.transaction, self.needs_hello) = (name, None, false);
+                wire = self.hello(&reply, greeting);
             }
             Some(Expected::Mail(mail)) if is_positive => {
                 self.transaction = Some(Transaction { mail, recipients: Vec::new() });
@@ -323,6 +405,19 @@ impl Passing {
             self.acts.push_back(Act::ToClient(reply.wire().clone()));
             self.expected.pop_front();
         }
+        if let Some(Expected::StartTls) = self.expected.front() {
+            self.expected.pop_front();
+            let reply = Reply::new(220, "2.0.0", "Ready to start TLS");
+            self.acts.push_back(Act::StartTls(reply.wire().clone()));
+        }
+    }
+
+    /// The reply to a greeting, with our own STARTTLS and without what is left out.
+    fn hello(&self, reply: &Reply, greeting: Greeting) -> Bytes {
+        let offered = self.starttls != Starttls::Off && !self.client_channel.is_encrypted();
+        let added = (offered && greeting == Greeting::Ehlo).then_some("STARTTLS");
+        let requiretls = (!self.may_require_tls()).then_some("REQUIRETLS");
+        with_keywords(reply, added, requiretls)
     }
 
     fn refuse(&mut self, code: u16, enhanced: &str, text: &str) {
@@ -352,15 +447,19 @@ impl Passing {
     }
 }
 
-/// The reply to EHLO, less the keywords that are left out.
-fn without_keywords(reply: &Reply) -> Bytes {
+/// The reply to EHLO, less the keywords that are left out and this one; with one of ours.
+fn with_keywords(reply: &Reply, added: Option<&str>, removed: Option<&str>) -> Bytes {
     let text = String::from_utf8_lossy(reply.wire()).into_owned();
     let is_kept = |(index, line): &(usize, &str)| {
         let keyword = line.get(4..).unwrap_or_default().split([' ', '=']).next();
         let keyword = keyword.unwrap_or_default();
-        *index == 0 || !LEFT_OUT.iter().any(|word| word.eq_ignore_ascii_case(keyword))
+        let mut left_out = LEFT_OUT.iter().copied().chain(removed);
+        *index == 0 || !left_out.any(|word| word.eq_ignore_ascii_case(keyword))
     };
-    let lines: Vec<&str> = text.lines().enumerate().filter(is_kept).map(|(_, line)| line).collect();
+    let mut lines: Vec<&str> =
+        text.lines().enumerate().filter(is_kept).map(|(_, line)| line).collect();
+    let added = added.map(|word| format!("250 {word}"));
+    lines.extend(added.as_deref());
     let mut wire = String::with_capacity(text.len());
     for (index, line) in lines.iter().enumerate() {
         let mark = if index + 1 == lines.len() { ' ' } else { '-' };
@@ -413,6 +512,10 @@ mod tests {
                 }
                 Act::Taken(id) => self.taken.push(id),
                 Act::Refused => {}
+                Act::StartTls(bytes) => {
+                    self.to_client.push_str(&text(&bytes));
+                    self.passing.secured();
+                }
                 Act::Close => self.closed = true,
             }
         }
@@ -483,6 +586,41 @@ mod tests {
         let codes: Vec<&str> = ends.to_client.lines().filter_map(|line| line.get(..7)).collect();
         assert_eq!(codes, ["250 one", "502 5.5", "502 5.5", "502 5.5", "250 two"]);
         assert!(!ends.to_server.contains("STARTTLS"));
+    }
+
+    #[test]
+    fn starttls_is_ours_and_hello_is_said_again() {
+        let mut ends = Ends::new();
+        ends.passing =
+            Passing::new(1000).over(Starttls::Offered, Channel::Clear, Channel::Verified);
+        ends.play(&["s 220 mx.ours.example", "c STARTTLS", "c HELO far.example", "s 250 hi"]);
+        assert!(ends.to_client.ends_with("say hello first\r\n250 hi\r\n"), "{}", ends.to_client);
+        let hello = "s 250-mx.ours.example\r\n250-STARTTLS\r\n250 REQUIRETLS";
+        ends.play(&["c EHLO far.example", hello]);
+        assert!(ends.to_client.ends_with("250-mx.ours.example\r\n250 STARTTLS\r\n"));
+        ends.to_server.clear();
+        let mail = "c MAIL FROM:<a@far.example> REQUIRETLS";
+        // Its turn comes after that of what was said before.
+        ends.play(&[mail, "c NOOP\r\nSTARTTLS", "s 250 noop", mail]);
+        let said = "550 5.7.30 REQUIRETLS support required\r\n250 noop\r\n220 2.0.0 Ready to start \
+            TLS\r\n503 5.5.1 say hello first\r\n";
+        assert!(ends.to_client.ends_with(said), "{}", ends.to_client);
+        ends.play(&["c EHLO far.example", hello, mail, "s 250 ok", "c STARTTLS"]);
+        let said = "250-mx.ours.example\r\n250 REQUIRETLS\r\n250 ok\r\n503 5.5.1 TLS is there";
+        assert!(ends.to_client.contains(said), "{}", ends.to_client);
+        assert!(!ends.to_server.contains("STARTTLS"), "{}", ends.to_server);
+    }
+
+    #[test]
+    fn where_tls_is_required_the_server_hears_nothing_before_it() {
+        let mut ends = Ends::new();
+        ends.passing = Passing::new(1000).over(Starttls::Required, Channel::Clear, Channel::Clear);
+        ends.play(&["s 220 mx.ours.example", "c HELO a\r\nMAIL FROM:<a@b.example>\r\nFROB"]);
+        assert_eq!(ends.to_client.matches("530 5.7.0").count(), 3, "{}", ends.to_client);
+        assert_eq!(ends.to_server, "");
+        ends.play(&["c EHLO a", "s 250 mx.ours.example", "c STARTTLS", "c EHLO a"]);
+        assert!(ends.to_client.ends_with("220 2.0.0 Ready to start TLS\r\n"));
+        assert_eq!(ends.to_server, "EHLO a\r\nEHLO a\r\n");
     }
 
     #[test]

@@ -44,4 +44,13 @@ impl Channel {
     pub fn is_encrypted(self) -> bool {
         self != Channel::Clear
     }
+
+    /// The stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Channel::Clear => "clear",
+            Channel::Encrypted => "encrypted",
+            Channel::Verified => "verified",
+        }
+    }
 }

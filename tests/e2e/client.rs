@@ -122,6 +122,12 @@ impl Client {
         }
     }
 
+    /// What it speaks over, to speak TLS.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.reader.buffer().is_empty(), "something came that nobody read");
+        self.writer
+    }
+
     pub fn bytes(&mut self, bytes: &[u8]) {
         // A server that has closed shows in the missing reply.
         let _ = self.writer.write_all(bytes);

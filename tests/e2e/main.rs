@@ -25,6 +25,9 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+#[allow(dead_code, reason = "the other binary needs more of it")]
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod claim;
 mod client;
 mod disk;

@@ -10,7 +10,7 @@
 //!
 //! Orders before the first line that is sent or got:
 //! - `lmtp`: the guard speaks LMTP. `set KEY = VALUE`: a setting of `[outbound]`. `toml LINE`: a
-//!   line at the end of the configuration.
+//!   line at the end of the configuration. `tls`: there is a certificate for listeners.
 //! - `hop lmtp`: the next hop speaks LMTP.
 //!
 //! Orders anywhere:
@@ -24,6 +24,7 @@
 //! - `held "TEXT"`: the next held message. `held nothing`: there are no more.
 //! - `send "TEXT" [times N]`: the client sends these bytes.
 //! - `client NAME`: from here on another client speaks, or the same as before under that name.
+//! - `secure`: the client makes the handshake.
 //! - `leave`: the client closes. `closed`: the server has closed. `drain`: the daemon stops.
 //!
 //! In quotes stand `\r \n \t \0 \\ \" \xNN`.
@@ -33,10 +34,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use replyguard::serve::{Server, Stopper};
+use replyguard::tls::client::{Connector, Trust};
+use replyguard::tls::stream::Stream;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::certificates::{Authority, Dates};
 use crate::hop::{Act, Fate, Hop, Seen, Stage, USUAL, could_end, shown};
 use crate::rig::{Client, SITE, config, held};
 
@@ -112,7 +117,8 @@ struct Scene {
     hop: Hop,
     hop_is_lmtp: bool,
     running: Option<Running>,
-    clients: BTreeMap<String, Client<TcpStream>>,
+    clients: BTreeMap<String, Client<Stream<TcpStream>>>,
+    certificate: Option<tempfile::TempDir>,
     speaking: String,
     heard: usize,
     took: usize,
@@ -137,6 +143,7 @@ impl Default for Scene {
             hop_is_lmtp: false,
             running: None,
             clients: BTreeMap::new(),
+            certificate: None,
             speaking: "first".to_owned(),
             heard: 0,
             took: 0,
@@ -169,12 +176,12 @@ impl Scene {
         self.running.as_ref().unwrap()
     }
 
-    async fn client(&mut self) -> &mut Client<TcpStream> {
+    async fn client(&mut self) -> &mut Client<Stream<TcpStream>> {
         if !self.clients.contains_key(&self.speaking) {
             let address = self.running().await.address.clone();
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            self.clients.insert(self.speaking.clone(), Client::new(stream));
+            self.clients.insert(self.speaking.clone(), Client::new(Stream::Clear(stream)));
         }
         self.clients.get_mut(&self.speaking).unwrap()
     }
@@ -223,12 +230,31 @@ impl Scene {
                 let bytes = unquoted(text).repeat(times.parse().unwrap());
                 self.send(&bytes).await;
             }
+            ("tls", "") => self.have_certificate(),
+            ("secure", "") => self.secure().await,
             ("client", name) => self.speaking = name.to_owned(),
             ("leave", "") => drop(self.clients.remove(&self.speaking)),
             ("closed", "") => assert_eq!(self.line().await, None, "{}", self.at),
             ("drain", "") => self.running().await.stopper.drain(),
             _ => panic!("{}: no order: {order:?}", self.at),
         }
+    }
+
+    fn have_certificate(&mut self) {
+        let folder = tempfile::tempdir().unwrap();
+        let issued = Authority::new().issue(&["localhost"], Dates::Always);
+        let (certificate, key) = issued.files(folder.path());
+        self.toml.push(format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n"));
+        self.certificate = Some(folder);
+    }
+
+    async fn secure(&mut self) {
+        let client = self.clients.remove(&self.speaking).expect("a client");
+        let clear = client.into_stream().take_clear().expect("a client in the clear");
+        let connector = Connector::new(Trust::Anyone).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (stream, _) = connector.connect(name, clear).await.unwrap();
+        self.clients.insert(self.speaking.clone(), Client::new(stream));
     }
 
     async fn of_hop(&mut self, order: &str) {

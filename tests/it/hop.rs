@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use replyguard::relay::connect::{Connect, Connecting, Stream};
+use replyguard::serve::tls::Begins;
+use replyguard::tls::{self, server::Acceptor};
 use replyguard::wire::endpoint::Endpoint;
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
@@ -30,6 +32,10 @@ pub enum Stage {
     Greeting,
     /// EHLO, HELO, LHLO.
     Hello,
+    /// STARTTLS.
+    Starttls,
+    /// AUTH, and each line of it.
+    Auth,
     /// XFORWARD.
     Xforward,
     /// MAIL.
@@ -54,6 +60,8 @@ impl Stage {
         Some(match word {
             "GREETING" => Stage::Greeting,
             "EHLO" | "HELO" | "LHLO" => Stage::Hello,
+            "STARTTLS" => Stage::Starttls,
+            "AUTH" => Stage::Auth,
             "XFORWARD" => Stage::Xforward,
             "MAIL" => Stage::Mail,
             "RCPT" => Stage::Rcpt,
@@ -175,6 +183,10 @@ pub type Mood = Box<dyn FnMut(Stage, &[u8]) -> Option<Act> + Send>;
 struct State {
     lmtp: bool,
     keywords: Vec<String>,
+    /// Its certificate, and when TLS begins.
+    tls: Option<(Arc<Acceptor>, Begins)>,
+    /// What it announces over TLS besides.
+    inside: Vec<String>,
     mood: Mood,
     orders: Vec<(Stage, String, Act, usize)>,
     commands: Vec<(usize, String)>,
@@ -201,6 +213,8 @@ impl Hop {
         Hop(Arc::new(Mutex::new(State {
             lmtp,
             keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
+            tls: None,
+            inside: Vec::new(),
             mood: Box::new(|_, _| None),
             orders: Vec::new(),
             commands: Vec::new(),
@@ -216,6 +230,13 @@ impl Hop {
     /// From now on announces this.
     pub fn offers(&self, keywords: &[&str]) {
         self.state().keywords = keywords.iter().map(|&keyword| keyword.to_owned()).collect();
+    }
+
+    /// From now on speaks TLS, and announces this within it besides.
+    pub fn speaks_tls(&self, acceptor: Acceptor, begins: Begins, inside: &[&str]) {
+        let mut state = self.state();
+        state.tls = Some((Arc::new(acceptor), begins));
+        state.inside = inside.iter().map(|&keyword| keyword.to_owned()).collect();
     }
 
     /// From now on decides by itself where no order stands.
@@ -289,6 +310,14 @@ impl Hop {
             state.sessions += 1;
             state.sessions - 1
         };
+        let tls = self.state().tls.clone();
+        let stream = match tls.filter(|(_, begins)| *begins == Begins::AtOnce) {
+            Some((acceptor, _)) => match acceptor.accept(stream).await {
+                Ok((stream, _)) => stream,
+                Err(_) => return,
+            },
+            None => tls::stream::Stream::Clear(stream),
+        };
         let mut talk = Talk {
             hop: self,
             session,
@@ -339,7 +368,7 @@ impl From<io::Error> for Over {
 struct Talk<S> {
     hop: Hop,
     session: usize,
-    stream: S,
+    stream: tls::stream::Stream<S>,
     input: Vec<u8>,
     mail: Option<String>,
     rcpt: Vec<String>,
@@ -355,6 +384,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<S> {
             let verb = line.get(..4).unwrap_or_default().to_ascii_uppercase();
             match verb.as_str() {
                 "EHLO" | "LHLO" | "HELO" => self.hello(&line).await?,
+                "STAR" => self.starttls(&line).await?,
+                "AUTH" => self.auth(&line).await?,
                 "XFOR" => {
                     if self.answer(Stage::Xforward, line.as_bytes(), "250 2.0.0 Ok\r\n").await? {
                         self.xforward.extend(line.split(' ').skip(1).map(str::to_owned));
@@ -392,11 +423,43 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<S> {
         self.xforward.clear();
     }
 
+    async fn starttls(&mut self, line: &str) -> Result<(), Over> {
+        let Some((acceptor, _)) = self.hop.state().tls.clone() else {
+            return self.say("502 5.5.2 unknown\r\n").await;
+        };
+        if self.answer(Stage::Starttls, line.as_bytes(), "220 2.0.0 go\r\n").await?
+            && let Some(clear) = self.stream.take_clear()
+        {
+            (self.stream, _) = acceptor.accept(clear).await.map_err(|_| Over)?;
+            self.clear();
+        }
+        Ok(())
+    }
+
+    /// Takes any name and password. With LOGIN it asks for both.
+    async fn auth(&mut self, line: &str) -> Result<(), Over> {
+        if line.eq_ignore_ascii_case("AUTH LOGIN") {
+            for question in ["334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n"] {
+                if !self.answer(Stage::Auth, line.as_bytes(), question).await? {
+                    return Ok(());
+                }
+                let line = self.line().await?;
+                self.hop.state().commands.push((self.session, line));
+            }
+        }
+        self.answer(Stage::Auth, line.as_bytes(), "235 2.7.0 welcome\r\n").await.map(drop)
+    }
+
     async fn hello(&mut self, line: &str) -> Result<(), Over> {
         self.clear();
         let (lmtp, keywords) = {
             let state = self.hop.state();
-            (state.lmtp, state.keywords.clone())
+            let more = match (&state.tls, &self.stream) {
+                (None, _) => Vec::new(),
+                (Some(_), tls::stream::Stream::Clear(_)) => vec!["STARTTLS".to_owned()],
+                (Some(_), _) => state.inside.clone(),
+            };
+            (state.lmtp, state.keywords.iter().cloned().chain(more).collect::<Vec<_>>())
         };
         if lmtp != line.to_ascii_uppercase().starts_with("LHLO") {
             return self.say("500 5.5.1 the other protocol\r\n").await;

@@ -15,6 +15,7 @@ mod arc;
 mod audit;
 mod auth;
 mod captures;
+#[path = "../support/certificates.rs"]
 mod certificates;
 mod config;
 mod corpus;
@@ -52,4 +53,5 @@ mod storm;
 mod structure;
 mod taps;
 mod tls;
+mod tls_settings;
 mod vacation;

@@ -16,6 +16,7 @@ mod routing;
 mod setup;
 mod stages;
 mod talks;
+mod tls;
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,9 @@
 //! Certificates for tests: an authority that nobody else trusts, and what it signs.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use replyguard::tls::client::{Connector, Trust};
@@ -66,6 +70,15 @@ impl Authority {
 }
 
 impl Issued {
+    /// As files of an administrator: certificate and key, for nobody else to read.
+    pub fn files(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        std::fs::write(&certificate, &self.certificate).unwrap();
+        std::fs::write(&key, &self.key).unwrap();
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        (certificate, key)
+    }
+
     /// To be shown to clients.
     pub fn identity(&self) -> Identity {
         Identity::read(self.certificate.as_bytes(), self.key.as_bytes()).unwrap()
