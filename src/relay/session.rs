@@ -101,7 +101,7 @@ pub struct Session {
     protocol: Protocol,
     channel: Channel,
     /// Why it is in the clear where TLS would have been tried.
-    pub tls_failed: Option<HandshakeFault>,
+    pub tls_failed: Option<Box<HandshakeFault>>,
     /// Which of the configured next hops this is.
     pub hop: usize,
     /// Messages delivered through it.
@@ -150,7 +150,7 @@ impl Session {
         };
         match session.begin(connect, next_hop, &next_hop.wish(hostname, tls)).await {
             Err(HopFault::Tls(fault)) if tls == TlsUse::Opportunistic => {
-                session.tls_failed = Some(fault);
+                session.tls_failed = Some(Box::new(fault));
                 session.input.clear();
                 session.replies = ReplyReader::default();
                 session.begin(connect, next_hop, &next_hop.wish(hostname, TlsUse::Off)).await?;
