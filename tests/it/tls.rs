@@ -407,7 +407,7 @@ async fn implicit_tls_is_looked_at_as_starttls_is() {
         let issued = authority.issue(&[name], Dates::Always);
         hop.speaks_tls(issued.acceptor(), Begins::AtOnce, &[]);
         // `tls:` is TLS or nothing, whatever the mode says.
-        let settings = format!("[outbound.next_hop_tls]\nmode = \"opportunistic\"\n");
+        let settings = "[outbound.next_hop_tls]\nmode = \"opportunistic\"\n";
         let own = format!("{{ to = \"tls:{MX}\", ca_file = {ca:?} }}");
         let text = format!("{SITE}[outbound]\nnext_hop = [{own}]\n{settings}");
         let net = Net::of(&[(MX, &hop)]);
