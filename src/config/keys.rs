@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
     new(
         "outbound.next_hop_tls.ca_file",
         "\"\"",
-        "Authorities that are trusted instead of the system's, in PEM; a self-signed certificate as well.",
+        "Authorities that are trusted instead of the system's, in PEM. For a certificate that signed itself use `fingerprints`.",
     ),
     new(
         "outbound.next_hop_tls.fingerprints",

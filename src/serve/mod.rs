@@ -54,7 +54,7 @@ use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{Locks, StateDir, StateError, remove_former_key};
 use crate::serve::taps::Taps;
-use crate::serve::tls::{Begins, ListenerTls};
+use crate::serve::tls::{Begins, Handshakes, ListenerTls};
 use crate::store::answers::Answers;
 use crate::store::embedded::OpenError;
 use crate::store::{self, Store};
@@ -177,10 +177,7 @@ impl Server {
             tap,
             taps: listening_taps(config),
             acceptor: acceptor.clone(),
-            handshakes: [("outbound", tls), (TAP_ROLE, tap_tls)]
-                .into_iter()
-                .filter_map(|(role, tls)| Some((role, tls?.handshakes)))
-                .collect(),
+            handshakes: handshakes([("outbound", tls), (TAP_ROLE, tap_tls)]),
             started: guard.now(),
             sandbox: OnceLock::new(),
         });
@@ -289,6 +286,13 @@ impl Server {
         }
         info!("stopped");
     }
+}
+
+/// What is counted of each role's handshakes.
+fn handshakes(
+    roles: [(&'static str, Option<ListenerTls>); 2],
+) -> Vec<(&'static str, Arc<Handshakes>)> {
+    roles.into_iter().filter_map(|(role, tls)| Some((role, tls?.handshakes))).collect()
 }
 
 fn say_recovered(recovered: &Recovered) {
