@@ -69,6 +69,8 @@ impl Mail {
 pub struct Answer {
     /// To each recipient, in their order; missing when it did not come so far.
     pub recipients: Vec<Reply>,
+    /// Whether the whole message was sent.
+    pub is_whole: bool,
     /// The last word: to the message, or to the command that ended the transaction.
     pub last: Reply,
 }
@@ -99,6 +101,16 @@ impl Client {
         client.expect_prefix("220");
         client.command("EHLO client.ours.example").must();
         client
+    }
+
+    /// The same with a server that may not be there, or may not answer in this time.
+    pub fn try_open(server: SocketAddr, patience: Duration) -> Option<Self> {
+        let writer = TcpStream::connect(server).ok()?;
+        writer.set_nodelay(true).ok()?;
+        writer.set_read_timeout(Some(patience)).ok()?;
+        let mut client = Self { reader: BufReader::new(writer.try_clone().ok()?), writer };
+        let greets = client.reply().code() == 220;
+        (greets && client.command("EHLO client.ours.example").code() == 250).then_some(client)
     }
 
     /// Greets as the host of this name and address.
@@ -194,7 +206,8 @@ impl Client {
 
     /// Sends a message, command by command, and gives what the server said.
     pub fn send(&mut self, mail: &Mail) -> Answer {
-        let mut answer = Answer { recipients: Vec::new(), last: Reply { lines: Vec::new() } };
+        let last = Reply { lines: Vec::new() };
+        let mut answer = Answer { recipients: Vec::new(), is_whole: false, last };
         let parameters = format!(" {}", mail.parameters);
         answer.last =
             self.command(format!("MAIL FROM:<{}>{parameters}", mail.reverse_path).trim_end());
@@ -213,6 +226,7 @@ impl Client {
         answer.last = self.command("DATA");
         if answer.last.code() == 354 {
             self.bytes(&stuffed(&mail.message));
+            answer.is_whole = true;
             answer.last = self.reply();
         }
         answer

@@ -4,7 +4,7 @@
 //! campaign, of which one message is kept, have it in their recipients. Places are what arrived at
 //! the next hop, what the guard holds, and what still waits in a server's queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::guard::Guard;
@@ -113,6 +113,12 @@ impl Ledger {
                 self.found(&message, recipient, Place::Queued);
             }
         }
+    }
+
+    /// How many of the entries are in this place, each counted once.
+    pub fn in_place(&self, place: Place, which: impl Fn(&Entry) -> bool) -> usize {
+        let found = self.found.iter().filter(|(entry, found)| *found == place && which(entry));
+        found.map(|(entry, _)| entry).collect::<BTreeSet<_>>().len()
     }
 
     pub fn balance(&self) -> Balance {

@@ -4,6 +4,7 @@ mod bounces;
 mod crash;
 mod daemon;
 mod disk;
+mod everything;
 mod flood;
 mod forwards;
 mod freezing;
