@@ -518,13 +518,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<S> {
         };
         let mut looked = 0;
         loop {
-            if let Some((bytes, _)) = &due
-                && self.input.len() >= *bytes
+            if let Some((bytes, act)) = due.take_if(|(bytes, _)| self.input.len() >= *bytes)
+                && self.do_it(Some(act), "").await.is_err()
             {
-                let act = due.take().map(|(_, act)| act);
-                if self.do_it(act, "").await.is_err() {
-                    return Err(());
-                }
+                // What came behind, the final dot maybe, it has not read.
+                self.input.truncate(bytes);
+                return Err(());
             }
             if self.input.starts_with(b".\r\n") {
                 self.input.drain(..3);

@@ -25,7 +25,7 @@ use crate::disk::{Faults, ModelDisk, Random};
 use crate::hop::{Act, Hop, Net, Stage, USUAL, could_end, shown};
 use crate::rig::{Client, Rig, SITE, config};
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 const NAMES: [&str; 2] = ["192.0.2.1:25", "192.0.2.2:25"];
 const RULES: &str = r#"
 [[policy.rule]]
