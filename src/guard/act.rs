@@ -124,6 +124,9 @@ pub(in crate::guard) struct Coming<'r, R> {
 
 impl Job<'_> {
     /// Everything in its order. An error is the outcome of all recipients that have none yet.
+    ///
+    /// Why what has to do with the disk is boxed, here and below: its futures are large, and every
+    /// message would move them about, though most touch no disk.
     async fn run<R: Rest>(
         &mut self,
         mut content: Coming<'_, R>,
@@ -134,7 +137,7 @@ impl Job<'_> {
         if plan.deliver.is_empty() {
             next_hop.into_iter().for_each(Transaction::leave);
             self.reserve().await?;
-            return self.suppress(&plan, &mut content).await;
+            return Box::pin(self.suppress(&plan, &mut content)).await;
         }
         if let Err(stop) = self.reserve().await {
             next_hop.into_iter().for_each(Transaction::leave);
@@ -142,7 +145,7 @@ impl Job<'_> {
         }
         let transaction = self.transaction(next_hop, &mut plan).await?;
         let Some(mut transaction) = transaction else {
-            return self.suppress(&plan, &mut content).await;
+            return Box::pin(self.suppress(&plan, &mut content)).await;
         };
         self.acted.next_hop = Some(transaction.hop());
         match transaction.data().await {
@@ -150,7 +153,7 @@ impl Job<'_> {
             Ok(Some(refusal)) => {
                 transaction.leave();
                 self.refused(&mut plan, refusal)?;
-                self.suppress(&plan, &mut content).await
+                Box::pin(self.suppress(&plan, &mut content)).await
             }
             Err(fault) => Err(lost(&fault)),
         }
@@ -315,13 +318,16 @@ impl Job<'_> {
     ) -> Result<(), Stop> {
         let mut held = match plan.hold.is_empty() {
             true => None,
-            false => Some(self.stage(1, &plan.hold).await.map_err(|f| self.not_held(&f))?),
+            false => {
+                let stage = Box::pin(self.stage(1, &plan.hold)).await;
+                Some(stage.map_err(|fault| self.not_held(&fault))?)
+            }
         };
         // Why: ambiguous line ends may stand far below; with the null reverse-path such a message
         // is held, and its beginning must not be gone by then.
         let null = self.acted.envelope.reverse_path().is_null();
         let mut fallback = match null && !content.whole {
-            true => self.fallback(&plan.deliver).await.ok(),
+            true => Box::pin(self.fallback(&plan.deliver)).await.ok(),
             false => None,
         };
         let ours = self.our_lines(&plan.deliver);
@@ -329,9 +335,13 @@ impl Job<'_> {
         let mut piece = Some(content.first.clone());
         while let Some(bytes) = piece {
             transaction.send(&bytes).await.map_err(|fault| lost(&fault))?;
-            held = Box::pin(self.write(held, &bytes)).await?;
-            // Why an error may pass: most messages need no fallback, and one that does is deferred.
-            fallback = Box::pin(self.write(fallback, &bytes)).await.unwrap_or_default();
+            if held.is_some() {
+                held = Box::pin(self.write(held, &bytes)).await?;
+            }
+            if fallback.is_some() {
+                // Why an error may pass: few messages need it, and one that does is deferred.
+                fallback = Box::pin(self.write(fallback, &bytes)).await.unwrap_or_default();
+            }
             if content.whole {
                 break;
             }
@@ -342,14 +352,16 @@ impl Job<'_> {
                     self.line_ends = line_ends;
                     // Dropped without a final dot: the next hop forgets the message.
                     drop(transaction);
-                    return self.ambiguous_below(plan, content, held, fallback).await;
+                    return Box::pin(self.ambiguous_below(plan, content, held, fallback)).await;
                 }
             };
             self.acted.size_bytes += piece.as_ref().map_or(0, Bytes::len) as u64;
         }
         drop(fallback);
         let sealed = match held {
-            Some(stage) => Some(stage.seal().await.map_err(|fault| self.not_held(&fault))?),
+            Some(stage) => {
+                Some(Box::pin(stage.seal()).await.map_err(|fault| self.not_held(&fault))?)
+            }
             None => None,
         };
         self.finish(plan, content, transaction, sealed).await
@@ -386,7 +398,7 @@ impl Job<'_> {
             let id = sealed.id();
             // Law 1. Why no 451 on an error: the others have it, and this copy stays on disk under
             // its pending names; it is held at the next try, or at the next start.
-            if let Err(fault) = sealed.commit().await {
+            if let Err(fault) = Box::pin(sealed.commit()).await {
                 self.keeps_pending_names(&plan.hold, &fault);
             }
             self.know_held(&plan.hold, id);
