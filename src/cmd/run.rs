@@ -18,7 +18,7 @@ use crate::guard::Guard;
 use crate::judge::policy::Mode;
 use crate::serve::sandbox::{self, InForce};
 use crate::serve::state::StateError;
-use crate::serve::{Server, StartError, reload};
+use crate::serve::{Server, StartError, handles, reload};
 use crate::tls::server::Acceptor;
 
 /// Runs until it is told to stop.
@@ -34,6 +34,16 @@ pub fn run(file: &ConfigFile) -> Exit {
         .with_writer(io::stderr)
         .with_ansi(Paint::on(&io::stderr()).is_terminal())
         .init();
+    // Before the sandbox, which allows no raising.
+    let (needed, handles) = (handles::needed(&config), handles::take_all());
+    if handles < needed {
+        warn!(
+            needed,
+            handles,
+            "fewer file handles than all sessions need: raise the limit (`LimitNOFILE`, ulimit -n), \
+             or lower `outbound.sessions_max`"
+        );
+    }
     // Before there is a second thread: each inherits what the first has given up.
     let in_force = match sandbox::enter(&config, file.config.as_deref()) {
         Ok(in_force) => in_force,

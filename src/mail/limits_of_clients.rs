@@ -11,9 +11,13 @@ pub const PASS_CLIENT_SESSIONS_MAX: usize = 50;
 /// Bits of an IPv6 address that tell clients apart: who has one address has the whole network.
 pub const CLIENT_BITS_V6: u32 = 64;
 
-/// How often the log says that clients are turned away, each reason for itself. The next line says
-/// how many there were.
-pub const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
+/// How often the log says what a flood of clients would make it say without end. The next line says
+/// how often it happened.
+pub const COMPLAINED_EVERY: Duration = Duration::from_secs(60);
+
+/// File handles beside those of sessions: the log, the store, messages on their way into the
+/// quarantine with their folders, DNS, the administration.
+pub const HANDLES_BESIDE: usize = 512;
 
 /// Bytes of recipients that a transaction may keep without asking for room: the longest command
 /// fits, so the first recipient always does; so do a hundred usual ones.

@@ -2,7 +2,7 @@
 //!
 //! Takes: peers of a listener. Gives: a `Place`, or why there is none. A client is an IPv4 address
 //! or an IPv6 /64. Bounds: the door's own; `limits::REFUSALS_MAX` peers that are told;
-//! a line a `limits_of_clients::REFUSALS_LOGGED_EVERY` in the log for each reason.
+//! a line a `limits_of_clients::COMPLAINED_EVERY` in the log for each reason.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use crate::mail::limits::REFUSALS_MAX;
-use crate::mail::limits_of_clients::{CLIENT_BITS_V6, REFUSALS_LOGGED_EVERY};
+use crate::mail::limits_of_clients::CLIENT_BITS_V6;
+use crate::serve::complaint::Complaint;
 use crate::serve::listen::Peer;
 
 /// Why somebody may not come in.
@@ -87,7 +88,7 @@ pub struct Door {
     taken: Arc<Taken>,
     /// Those who are told that they may not come in.
     told: Arc<Semaphore>,
-    complaints: [Mutex<Complaint>; 3],
+    complaints: [Complaint; 3],
 }
 
 /// A place; it is free again when this is dropped.
@@ -101,13 +102,6 @@ pub struct Place {
 /// How many places each client has, of those who are counted.
 #[derive(Default)]
 struct Taken(Mutex<HashMap<IpAddr, usize>>);
-
-/// When it was last said, and how often it happened since.
-#[derive(Default)]
-struct Complaint {
-    said: Option<Instant>,
-    since: u64,
-}
 
 impl Door {
     /// A door to this many places.
@@ -198,13 +192,7 @@ impl Door {
             Refusal::Full => full,
             Refusal::Share => share,
         };
-        let mut complaint = complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        complaint.since += 1;
-        if complaint.said.is_some_and(|said| said.elapsed() < REFUSALS_LOGGED_EVERY) {
-            return None;
-        }
-        complaint.said = Some(Instant::now());
-        Some(std::mem::take(&mut complaint.since))
+        complaint.is_due()
     }
 }
 
@@ -280,16 +268,11 @@ mod tests {
         assert!(unix.iter().all(Result::is_ok), "on a unix socket nobody is told apart");
     }
 
-    /// A flood of refusals is a line a minute, and the next line counts it.
-    #[tokio::test(start_paused = true)]
-    async fn refusals_are_logged_once_a_minute() {
+    #[test]
+    fn each_reason_has_a_line_of_its_own() {
         let door = door(1, 1, &[]);
         assert_eq!(door.is_due(Refusal::Share), Some(1));
-        for _ in 0..1000 {
-            assert_eq!(door.is_due(Refusal::Share), None);
-        }
-        assert_eq!(door.is_due(Refusal::Full), Some(1), "another reason has a line of its own");
-        tokio::time::advance(REFUSALS_LOGGED_EVERY).await;
-        assert_eq!(door.is_due(Refusal::Share), Some(1001));
+        assert_eq!(door.is_due(Refusal::Share), None);
+        assert_eq!(door.is_due(Refusal::Full), Some(1));
     }
 }

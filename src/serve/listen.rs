@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::mail::limits::{ACCEPT_PAUSE, QUIT_DEADLINE};
+use crate::serve::complaint::Complaint;
 use crate::serve::smtp::Stopping;
 use crate::wire::endpoint::Endpoint;
 
@@ -25,6 +26,7 @@ enum Socket {
 pub struct Listener {
     endpoint: Endpoint,
     socket: Socket,
+    failing: Complaint,
 }
 
 /// Somebody who connected.
@@ -43,7 +45,8 @@ impl Listener {
                 let socket = TcpListener::bind((host.as_str(), *port)).await?;
                 let port = socket.local_addr()?.port();
                 let endpoint = Endpoint::Tcp { host: host.clone(), port };
-                Ok(Listener { endpoint, socket: Socket::Tcp(socket) })
+                let socket = Socket::Tcp(socket);
+                Ok(Listener { endpoint, socket, failing: Complaint::default() })
             }
             Endpoint::Unix(path) => {
                 remove_dead(path).await?;
@@ -51,7 +54,8 @@ impl Listener {
                 // As with a port on loopback: MTAs run as other users. Who is to be kept out, the
                 // folder's permissions keep out.
                 std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
-                Ok(Listener { endpoint: endpoint.clone(), socket: Socket::Unix(socket) })
+                let (endpoint, socket) = (endpoint.clone(), Socket::Unix(socket));
+                Ok(Listener { endpoint, socket, failing: Complaint::default() })
             }
         }
     }
@@ -70,7 +74,7 @@ impl Listener {
     }
 
     /// The next one who connects; `None` once the server drains. A fault (no file descriptors
-    /// left) is complained of and waited out.
+    /// left) is complained of once a minute, and waited out.
     pub async fn next(&self, stopping: &mut watch::Receiver<Stopping>) -> Option<Peer> {
         loop {
             let accepted = tokio::select! {
@@ -80,7 +84,9 @@ impl Listener {
             match accepted {
                 Ok(peer) => return Some(peer),
                 Err(fault) => {
-                    warn!(%fault, endpoint = %self.endpoint, "accepting failed");
+                    if let Some(times) = self.failing.is_due() {
+                        warn!(%fault, endpoint = %self.endpoint, times, "accepting failed");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             }

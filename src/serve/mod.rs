@@ -5,9 +5,11 @@
 
 pub mod admin;
 pub mod arriving;
+pub mod complaint;
 pub mod door;
 pub mod envelopes;
 pub mod gone;
+pub mod handles;
 pub mod http;
 pub mod import;
 pub mod listen;
