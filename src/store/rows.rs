@@ -3,8 +3,8 @@
 //! Takes: rows, already hashed and sealed. Gives: the same. Errors: redb's own.
 //! Every record stands in `RECORDS` in the order of time, under a short number made of its id; each
 //! of its names points at it from `INDEX`; what an owner has is counted in `OWNERS`. Keys are short
-//! because the upper pages of each table must stay in memory: a look-up then reads one page of the
-//! index and one of records, however many there are.
+//! because the upper pages of each table should stay in memory: a look-up then reads one page of
+//! the index and one of records; among ten millions one more, above the records.
 //! Bounds: records, bytes, and an owner's share of both; the oldest go first.
 
 use redb::{
