@@ -91,12 +91,18 @@ impl Talk {
 
     /// A whole reply, which must begin so.
     pub fn expect(&mut self, code: &str) {
+        assert!(self.is_taken(code), "wanted {code}, got {:?}", self.line);
+    }
+
+    /// Whether a whole reply begins so; otherwise it must say that later is better.
+    pub fn is_taken(&mut self, code: &str) -> bool {
         loop {
             self.line.clear();
             self.stream.read_line(&mut self.line).unwrap();
-            assert!(self.line.starts_with(code), "wanted {code}, got {:?}", self.line);
+            let is_right = self.line.starts_with(code);
+            assert!(is_right || self.line.starts_with('4'), "got {:?}", self.line);
             if self.line.as_bytes().get(3) == Some(&b' ') {
-                return;
+                return is_right;
             }
         }
     }
