@@ -59,7 +59,8 @@ pub fn run(file: &ConfigFile) -> Exit {
     if let Some(notice) = in_force.notice() {
         warn!("{notice}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(threads()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(fault) => {
             error!(%fault, "the runtime cannot start");
@@ -67,6 +68,15 @@ pub fn run(file: &ConfigFile) -> Exit {
         }
     };
     runtime.block_on(serve(file, config, in_force))
+}
+
+/// Threads that serve sessions: half of the processors, at least one.
+///
+/// Why not all: the MTA on both sides is on this host as a rule, disk and look-ups have threads of
+/// their own, and sessions that wander between threads cost more than these bring. On two processors
+/// two of them took a third more processor time for a message than one, and sent fewer a second.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 async fn serve(file: &ConfigFile, config: Config, in_force: InForce) -> Exit {
