@@ -19,6 +19,11 @@ pub const COMPLAINED_EVERY: Duration = Duration::from_secs(60);
 /// quarantine with their folders, DNS, the administration.
 pub const HANDLES_BESIDE: usize = 512;
 
+/// Clients that wait for being accepted, per listener; the system may allow fewer (`somaxconn`, 4096
+/// as a rule). Why so many: of those above it the system forgets some that take themselves for
+/// connected, and they wait for a greeting for minutes. The library's 128 are too few for a storm.
+pub const ACCEPT_QUEUE_MAX: u32 = 4096;
+
 /// Bytes of recipients that a transaction may keep without asking for room: the longest command
 /// fits, so the first recipient always does; so do a hundred usual ones.
 pub const ENVELOPE_BYTES_FREE: usize = 32 * 1024;

@@ -7,12 +7,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::mail::limits::{ACCEPT_PAUSE, QUIT_DEADLINE};
+use crate::mail::limits_of_clients::ACCEPT_QUEUE_MAX;
 use crate::serve::complaint::Complaint;
 use crate::serve::smtp::Stopping;
 use crate::wire::endpoint::Endpoint;
@@ -42,7 +43,7 @@ impl Listener {
     pub async fn bind(endpoint: &Endpoint) -> io::Result<Listener> {
         match endpoint {
             Endpoint::Tcp { host, port } => {
-                let socket = TcpListener::bind((host.as_str(), *port)).await?;
+                let socket = bound(host, *port).await?;
                 let port = socket.local_addr()?.port();
                 let endpoint = Endpoint::Tcp { host: host.clone(), port };
                 let socket = Socket::Tcp(socket);
@@ -165,6 +166,24 @@ impl Drop for Listener {
     }
 }
 
+/// Listens on the first address of a name that can be had.
+async fn bound(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut fault = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in lookup_host((host, port)).await? {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // As the library does: a port is free again at once when its daemon has ended.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(ACCEPT_QUEUE_MAX)) {
+            Ok(listener) => return Ok(listener),
+            Err(found) => fault = found,
+        }
+    }
+    Err(fault)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +207,21 @@ mod tests {
         std::fs::write(&file, "mine").unwrap();
         assert!(Listener::bind(&at(&file)).await.is_err());
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    }
+
+    /// Goal: who connects in a crowd is served. Method: a thousand clients before the first is.
+    #[tokio::test]
+    async fn a_crowd_waits_for_its_turn() {
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let count = most.trim().parse::<usize>().unwrap().min(1000);
+        let any = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
+        let listener = Listener::bind(&any).await.unwrap();
+        let Endpoint::Tcp { port, .. } = listener.endpoint else { panic!("not TCP") };
+        let connect = || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _clients: Vec<_> = (0..count).map(|_| connect()).collect();
+        let Socket::Tcp(socket) = &listener.socket else { panic!("not TCP") };
+        for _ in 0..count {
+            timeout(QUIT_DEADLINE, socket.accept()).await.unwrap().unwrap();
+        }
     }
 }
