@@ -441,11 +441,7 @@ fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
         Ok(place) => place,
         Err(refusal) => {
             front.guard.meter().count(SESSIONS_REFUSED, &[("why", refusal.as_str())]);
-            let is_at_once = front.tls.as_ref().is_some_and(|tls| tls.begins == Begins::AtOnce);
-            return match is_at_once {
-                true => shared.door.close(peer, refusal),
-                false => shared.door.refuse(peer, refusal),
-            };
+            return shared.door.refuse(peer, refusal, front.tls.as_ref());
         }
     };
     tokio::spawn(async move {

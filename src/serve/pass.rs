@@ -31,7 +31,7 @@ use crate::relay::hop::Hop;
 use crate::serve::gone::Gone;
 use crate::serve::room::{Room, Share};
 use crate::serve::smtp::Stopping;
-use crate::serve::tls::{Begins, ListenerTls};
+use crate::serve::tls::ListenerTls;
 use crate::tls::HandshakeFault;
 use crate::tls::stream::Stream;
 use crate::wire::endpoint::Protocol;
@@ -42,7 +42,8 @@ use crate::wire::proxy::{Tells, proxy_v1, proxy_v2, xclient};
 use crate::wire::secure::{Channel, Starttls, TlsUse};
 use crate::wire::smtp_client::{ReplyReader, hello_command};
 
-/// What all connections share.
+/// What all connections of a listener share.
+#[derive(Clone)]
 pub struct Pass {
     /// The inbound path.
     pub tap: Arc<Tap>,
@@ -50,7 +51,7 @@ pub struct Pass {
     pub hostname: String,
     /// The MTAs behind, tried in order.
     pub next_hops: Vec<Hop>,
-    /// The TLS of its listeners; `None` for none.
+    /// The TLS of this listener; `None` for none.
     pub tls: Option<ListenerTls>,
     /// How they are told who the client is.
     pub tells: Tells,
@@ -95,18 +96,12 @@ struct Ends<S> {
 pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
     pass: Arc<Pass>,
     client: S,
-    begins: Begins,
     addresses: Option<(SocketAddr, SocketAddr)>,
     mut stopping: watch::Receiver<Stopping>,
 ) {
     let ip = addresses.map(|(peer, _)| peer.ip());
-    let mut client = match pass.tls.as_ref().filter(|_| begins == Begins::AtOnce) {
-        Some(tls) => match Box::pin(tls.secure(client, ip, &mut stopping)).await {
-            Some((stream, _)) => stream,
-            None => return,
-        },
-        None => Stream::Clear(client),
-    };
+    let begun = ListenerTls::begin(pass.tls.as_ref(), client, ip, &mut stopping);
+    let Some((mut client, secured)) = begun.await else { return };
     let Opened { server, input: server_input, channel } = match pass.open(addresses).await {
         Ok(opened) => opened,
         Err(fault) => {
@@ -116,10 +111,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         }
     };
     let starttls = pass.tls.as_ref().map_or(Starttls::Off, |tls| tls.starttls);
-    let client_channel = match begins {
-        Begins::AtOnce => Channel::Encrypted,
-        Begins::Asked => Channel::Clear,
-    };
+    let client_channel = if secured.is_some() { Channel::Encrypted } else { Channel::Clear };
     let passing = Passing::new(pass.inspect_max).over(starttls, client_channel, channel);
     let share = pass.room.share();
     let mut ends = Ends {
@@ -378,7 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
         }
     }
 
-    /// Says 220 and makes the handshake. What came behind the command is not read (RFC 3207 §6).
+    /// Says 220 and makes the handshake. Where something came behind the command the session ends.
     async fn start_tls(
         &mut self,
         reply: &[u8],
@@ -386,20 +378,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Ends<S> {
     ) -> Result<(), Gone> {
         let Some(tls) = self.pass.tls.clone() else { return Err(Gone::Closed) };
         let ip = self.peer.map(|peer| peer.ip());
-        if !self.client_input.is_empty() {
-            tls.injected(ip);
-            let text = Gone::Injected.to_string();
-            self.to_client.extend_from_slice(Reply::new(421, "4.7.0", &text).wire());
+        if let Err(gone) = tls.nothing_behind(&self.client_input, ip) {
+            let reply = Reply::new(421, "4.7.0", &gone.to_string());
+            self.to_client.extend_from_slice(reply.wire());
             self.flush().await?;
-            return Err(Gone::Injected);
+            return Err(gone);
         }
         self.to_client.extend_from_slice(reply);
         self.flush().await?;
-        let Some(clear) = self.client.take_clear() else { return Err(Gone::Closed) };
-        let Some((stream, _)) = tls.secure(clear, ip, stopping).await else {
-            return Err(Gone::Closed);
-        };
-        self.client = stream;
+        tls.start(&mut self.client, ip, stopping).await?;
         self.passing.secured();
         Ok(())
     }

@@ -29,7 +29,7 @@ use crate::relay::transaction::Transaction;
 use crate::serve::arriving::Arriving;
 use crate::serve::envelopes::Envelopes;
 use crate::serve::gone::Gone;
-use crate::serve::tls::{Begins, ListenerTls};
+use crate::serve::tls::ListenerTls;
 use crate::tls::stream::Stream;
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
@@ -134,14 +134,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         client_ip: Option<IpAddr>,
         mut stopping: watch::Receiver<Stopping>,
     ) {
-        let at_once = front.tls.as_ref().filter(|tls| tls.begins == Begins::AtOnce);
-        let (stream, tls) = match at_once {
-            Some(tls) => match Box::pin(tls.secure(stream, client_ip, &mut stopping)).await {
-                Some((stream, secured)) => (stream, Some(secured)),
-                None => return,
-            },
-            None => (Stream::Clear(stream), None),
-        };
+        let begun = ListenerTls::begin(front.tls.as_ref(), stream, client_ip, &mut stopping);
+        let Some((stream, tls)) = begun.await else { return };
         let session_id = front.guard.new_id();
         let offer = front.guard.relay().offer(added_bytes()).await;
         let session = match &offer {
@@ -268,20 +262,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         }
     }
 
-    /// Says 220 and makes the handshake. What came behind the command is not read (RFC 3207 §6):
-    /// the session ends.
+    /// Says 220 and makes the handshake. Where something came behind the command the session ends.
     async fn start_tls(&mut self, reply: &Reply) -> Result<(), Gone> {
         let Some(tls) = self.front.tls.clone() else { return Err(Gone::Closed) };
-        if !self.input.is_empty() {
-            tls.injected(self.client_ip);
-            return Err(Gone::Injected);
-        }
+        tls.nothing_behind(&self.input, self.client_ip)?;
         self.say(reply);
         self.flush().await?;
-        let Some(clear) = self.stream.take_clear() else { return Err(Gone::Closed) };
-        let made = tls.secure(clear, self.client_ip, &mut self.stopping).await;
-        let Some((stream, secured)) = made else { return Err(Gone::Closed) };
-        (self.stream, self.tls) = (stream, Some(secured));
+        let ip = self.client_ip;
+        self.tls = Some(tls.start(&mut self.stream, ip, &mut self.stopping).await?);
         self.lines = LineReader::default();
         self.session.secured();
         Ok(())

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::guard::tap::Tap;
 use crate::guard::tapped::Counts;
+use crate::judge::subject::TapKind;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::serve::StartError;
 use crate::serve::door::{Door, Refusal, Share};
@@ -32,23 +33,30 @@ use crate::wire::endpoint::Endpoint;
 
 /// The taps that are configured.
 pub struct Taps {
-    listeners: Vec<(Role, Begins, Listener)>,
+    listeners: Vec<(Service, Listener)>,
     posts: Vec<Listener>,
     import: Router,
     shared: Arc<Shared>,
 }
 
-/// What is spoken at a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Milter,
-    Smtp,
+/// What is spoken at a listener, and by whom.
+#[derive(Clone)]
+enum Service {
+    Milter(Arc<Milter>),
+    Smtp(Arc<Pass>),
+}
+
+impl Service {
+    fn kind(&self) -> TapKind {
+        match self {
+            Service::Milter(_) => TapKind::Milter,
+            Service::Smtp(_) => TapKind::Smtp,
+        }
+    }
 }
 
 struct Shared {
     tap: Arc<Tap>,
-    milter: Arc<Milter>,
-    pass: Arc<Pass>,
     allow_clients: Vec<ipnet::IpNet>,
     /// For MTAs that speak milter.
     milters: Arc<Door>,
@@ -63,21 +71,6 @@ impl Taps {
         tap: Arc<Tap>,
         tls: Option<ListenerTls>,
     ) -> Result<Taps, StartError> {
-        let mut listeners = Vec::new();
-        let milters = config.tap.milter.iter();
-        let milters = milters.map(|endpoint| (Role::Milter, Begins::Asked, endpoint));
-        let passes = config.tap.smtp.iter();
-        let passes = passes.map(|listen| (Role::Smtp, Begins::of(listen), &listen.endpoint));
-        for (role, begins, endpoint) in milters.chain(passes) {
-            let listener = Listener::bind(endpoint).await;
-            let listener = listener.map_err(|fault| StartError::listen(endpoint, fault))?;
-            listeners.push((role, begins, listener));
-        }
-        let mut posts = Vec::new();
-        for endpoint in &config.tap.http {
-            let listener = Listener::bind(endpoint).await;
-            posts.push(listener.map_err(|fault| StartError::listen(endpoint, fault))?);
-        }
         let import = import::router(Import {
             tap: Arc::clone(&tap),
             hostname: config.hostname.clone(),
@@ -95,15 +88,27 @@ impl Taps {
             tap: Arc::clone(&tap),
             hostname: config.hostname.clone(),
             next_hops: config.tap.smtp_next_hops.clone(),
-            tls: tls.clone(),
+            tls: None,
             tells: config.tap.smtp_tells,
             inspect_max: config.tap.inspect_max,
             room,
         };
+        let mut listeners = Vec::new();
+        let milter = Service::Milter(Arc::new(milter));
+        for endpoint in &config.tap.milter {
+            listeners.push((milter.clone(), bound(endpoint).await?));
+        }
+        for listen in &config.tap.smtp {
+            let tls = tls.clone().map(|tls| ListenerTls { begins: Begins::of(listen), ..tls });
+            let service = Service::Smtp(Arc::new(Pass { tls, ..pass.clone() }));
+            listeners.push((service, bound(&listen.endpoint).await?));
+        }
+        let mut posts = Vec::new();
+        for endpoint in &config.tap.http {
+            posts.push(bound(endpoint).await?);
+        }
         let shared = Shared {
             tap,
-            milter: Arc::new(milter),
-            pass: Arc::new(pass),
             allow_clients: config.tap.allow_clients.clone(),
             // Why no share: each process of an MTA has a connection, and one MTA is the rule.
             milters: Door::new("tap.milter", TAP_SESSIONS_MAX, Share::everything()),
@@ -114,20 +119,15 @@ impl Taps {
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        endpoints(self.listeners.iter().map(|(_, _, listener)| listener).chain(&self.posts))
+        endpoints(self.listeners.iter().map(|(_, listener)| listener).chain(&self.posts))
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.
     pub async fn run(self, stopping: watch::Receiver<Stopping>, drain: Duration) {
         let mut accepting = JoinSet::new();
-        for (role, begins, listener) in self.listeners {
-            accepting.spawn(accept(
-                role,
-                begins,
-                listener,
-                Arc::clone(&self.shared),
-                stopping.clone(),
-            ));
+        for (service, listener) in self.listeners {
+            let shared = Arc::clone(&self.shared);
+            accepting.spawn(accept(service, listener, shared, stopping.clone()));
         }
         for listener in self.posts {
             let serving = http::serve(listener, self.import.clone(), stopping.clone());
@@ -149,58 +149,55 @@ fn pass_share(config: &Config) -> Share {
     Share { sessions_max: config.tap.smtp_client_sessions_max, exempt: exempt.collect() }
 }
 
+async fn bound(endpoint: &Endpoint) -> Result<Listener, StartError> {
+    Listener::bind(endpoint).await.map_err(|fault| StartError::listen(endpoint, fault))
+}
+
 async fn accept(
-    role: Role,
-    begins: Begins,
+    service: Service,
     listener: Listener,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<Stopping>,
 ) {
-    info!(endpoint = %listener.endpoint(), ?role, "tap");
+    info!(endpoint = %listener.endpoint(), role = ?service.kind(), "tap");
     while let Some(peer) = listener.next(&mut stopping).await {
-        admit(role, begins, peer, &shared, stopping.clone());
+        admit(service.clone(), peer, &shared, stopping.clone());
     }
 }
 
-fn admit(
-    role: Role,
-    begins: Begins,
-    peer: Peer,
-    shared: &Arc<Shared>,
-    stopping: watch::Receiver<Stopping>,
-) {
+fn admit(service: Service, peer: Peer, shared: &Shared, stopping: watch::Receiver<Stopping>) {
     let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
-    let place = match role {
-        Role::Milter if !peer.ip().is_none_or(may_speak) => Err(Refusal::Stranger),
-        Role::Milter => shared.milters.enter(peer.ip()),
-        Role::Smtp => shared.passes.enter(peer.ip()),
+    let place = match &service {
+        Service::Milter(_) if !peer.ip().is_none_or(may_speak) => Err(Refusal::Stranger),
+        Service::Milter(_) => shared.milters.enter(peer.ip()),
+        Service::Smtp(_) => shared.passes.enter(peer.ip()),
     };
     let place = match place {
         Ok(place) => place,
         Err(refusal) => {
             Counts::add(&shared.tap.counts().refused);
-            return match role {
+            return match &service {
                 // Why without a word: the milter protocol has none, and the MTA goes on by its
                 // `milter_default_action`.
-                Role::Milter => shared.milters.close(peer, refusal),
-                // Nor where TLS comes first.
-                Role::Smtp if begins == Begins::AtOnce => shared.passes.close(peer, refusal),
-                Role::Smtp => shared.passes.refuse(peer, refusal),
+                Service::Milter(_) => shared.milters.close(peer, refusal),
+                Service::Smtp(pass) => shared.passes.refuse(peer, refusal, pass.tls.as_ref()),
             };
         }
     };
-    let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        let (milter, pass) = (Arc::clone(&shared.milter), Arc::clone(&shared.pass));
-        match (role, peer) {
-            (Role::Milter, Peer::Tcp(stream, _)) => milter::serve(milter, stream, stopping).await,
-            (Role::Milter, Peer::Unix(stream)) => milter::serve(milter, stream, stopping).await,
-            (Role::Smtp, Peer::Tcp(stream, peer)) => {
-                let addresses = stream.local_addr().ok().map(|local| (peer, local));
-                pass::serve(pass, stream, begins, addresses, stopping).await;
+        match (service, peer) {
+            (Service::Milter(milter), Peer::Tcp(stream, _)) => {
+                milter::serve(milter, stream, stopping).await;
             }
-            (Role::Smtp, Peer::Unix(stream)) => {
-                pass::serve(pass, stream, begins, None, stopping).await;
+            (Service::Milter(milter), Peer::Unix(stream)) => {
+                milter::serve(milter, stream, stopping).await;
+            }
+            (Service::Smtp(pass), Peer::Tcp(stream, peer)) => {
+                let addresses = stream.local_addr().ok().map(|local| (peer, local));
+                pass::serve(pass, stream, addresses, stopping).await;
+            }
+            (Service::Smtp(pass), Peer::Unix(stream)) => {
+                pass::serve(pass, stream, None, stopping).await;
             }
         }
         drop(place);

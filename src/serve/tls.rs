@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::mail::envelope::Secured;
+use crate::serve::gone::Gone;
 use crate::serve::smtp::Stopping;
 use crate::tls::server::Acceptor;
 use crate::tls::stream::Stream;
@@ -67,8 +68,49 @@ impl ListenerTls {
         ListenerTls { acceptor, starttls, begins: Begins::Asked, handshakes }
     }
 
+    /// The stream as a session begins on it, and what was agreed on where TLS comes first; `None`
+    /// when that failed.
+    pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        tls: Option<&ListenerTls>,
+        stream: S,
+        client: Option<IpAddr>,
+        stopping: &mut watch::Receiver<Stopping>,
+    ) -> Option<(Stream<S>, Option<Secured>)> {
+        let Some(tls) = tls.filter(|tls| tls.begins == Begins::AtOnce) else {
+            return Some((Stream::Clear(stream), None));
+        };
+        // Why boxed: ten thousand idle sessions should not each keep room for a handshake.
+        let (stream, secured) = Box::pin(tls.secure(stream, client, stopping)).await?;
+        Some((stream, Some(secured)))
+    }
+
+    /// The handshake behind STARTTLS, on a stream that was in the clear.
+    pub async fn start<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Stream<S>,
+        client: Option<IpAddr>,
+        stopping: &mut watch::Receiver<Stopping>,
+    ) -> Result<Secured, Gone> {
+        let clear = stream.take_clear().ok_or(Gone::Closed)?;
+        let made = self.secure(clear, client, stopping).await;
+        let (encrypted, secured) = made.ok_or(Gone::Closed)?;
+        *stream = encrypted;
+        Ok(secured)
+    }
+
+    /// Looks whether something came in the clear behind STARTTLS: somebody on the way put it there,
+    /// or the client is broken. It is not read (RFC 3207 §6, CVE-2011-0411).
+    pub fn nothing_behind(&self, input: &[u8], client: Option<IpAddr>) -> Result<(), Gone> {
+        if input.is_empty() {
+            return Ok(());
+        }
+        self.handshakes.injected.fetch_add(1, Ordering::Relaxed);
+        warn!(?client, "commands in the clear behind STARTTLS: not read, session over");
+        Err(Gone::Injected)
+    }
+
     /// The handshake; `None` when it failed, or when the server drains.
-    pub async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
         client: Option<IpAddr>,
@@ -90,12 +132,5 @@ impl ListenerTls {
                 None
             }
         }
-    }
-
-    /// Something came in the clear behind STARTTLS: somebody on the way put it there, or the client
-    /// is broken. It is not read (CVE-2011-0411).
-    pub fn injected(&self, client: Option<IpAddr>) {
-        self.handshakes.injected.fetch_add(1, Ordering::Relaxed);
-        warn!(?client, "commands in the clear behind STARTTLS: not read, session over");
     }
 }
