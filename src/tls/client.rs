@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
@@ -22,13 +22,12 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore,
     SignatureScheme,
 };
-use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::mail::envelope::Secured;
 use crate::mail::hex::hex;
-use crate::mail::limits_of_tls::{HANDSHAKE_DEADLINE, TLS_BUFFER_BYTES};
+use crate::mail::limits_of_tls::TLS_BUFFER_BYTES;
 use crate::tls::stream::Stream;
-use crate::tls::{HandshakeFault, PemFault, VERSIONS, certificates, provider, secured};
+use crate::tls::{HandshakeFault, PemFault, VERSIONS, certificates, made, provider};
 
 /// SHA-256 of a certificate (DER).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,8 +106,7 @@ impl Connector {
             .with_protocol_versions(VERSIONS)
             .map_err(|fault| unusable(&fault))?;
         let roots = match &trust {
-            Trust::Anyone => None,
-            Trust::Pinned(_) => None,
+            Trust::Anyone | Trust::Pinned(_) => None,
             Trust::System => Some(system_roots()?),
             Trust::Authorities(all) => {
                 let mut roots = RootCertStore::empty();
@@ -146,12 +144,7 @@ impl Connector {
         let connecting = connector.connect_with(name, stream, |connection| {
             connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         });
-        let stream = match timeout(HANDSHAKE_DEADLINE, connecting).await {
-            Ok(connected) => connected?,
-            Err(_) => return Err(HandshakeFault::Deadline(HANDSHAKE_DEADLINE)),
-        };
-        let facts = secured(stream.get_ref().1);
-        Ok((Stream::Encrypted(Box::new(TlsStream::Client(stream))), facts))
+        made(connecting).await
     }
 }
 

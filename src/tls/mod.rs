@@ -16,16 +16,20 @@ use std::time::Duration;
 
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::time::timeout;
+use tokio_rustls::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::{
-    CertificateError, Error as RustlsError, ProtocolVersion, RootCertStore,
+    CertificateError, CommonState, Error as RustlsError, ProtocolVersion, RootCertStore,
     SupportedProtocolVersion, version,
 };
 
 use crate::mail::envelope::Secured;
+use crate::mail::limits_of_tls::HANDSHAKE_DEADLINE;
 use crate::mail::time::Timestamp;
+use crate::tls::stream::Stream;
 
 /// What is spoken: nothing below TLS 1.2 (RFC 8996).
 const VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
@@ -133,8 +137,20 @@ impl Validity {
     }
 }
 
+/// Waits for a handshake, within `HANDSHAKE_DEADLINE`.
+async fn made<S, T: Into<TlsStream<S>>>(
+    handshake: impl Future<Output = io::Result<T>>,
+) -> Result<(Stream<S>, Secured), HandshakeFault> {
+    let stream = match timeout(HANDSHAKE_DEADLINE, handshake).await {
+        Ok(made) => made?.into(),
+        Err(_) => return Err(HandshakeFault::Deadline(HANDSHAKE_DEADLINE)),
+    };
+    let facts = secured(stream.get_ref().1);
+    Ok((Stream::Encrypted(Box::new(stream)), facts))
+}
+
 /// What was agreed on, as `Received` lines and records have it.
-fn secured(connection: &tokio_rustls::rustls::CommonState) -> Secured {
+fn secured(connection: &CommonState) -> Secured {
     let version = match connection.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -10,14 +10,13 @@ use arc_swap::ArcSwap;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::{Error as PemError, PemObject};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{Error as RustlsError, InconsistentKeys, ServerConfig};
-use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use crate::mail::envelope::Secured;
-use crate::mail::limits_of_tls::{HANDSHAKE_DEADLINE, TLS_BUFFER_BYTES};
+use crate::mail::limits_of_tls::TLS_BUFFER_BYTES;
 use crate::tls::stream::Stream;
-use crate::tls::{HandshakeFault, PemFault, VERSIONS, Validity, certificates, provider, secured};
+use crate::tls::{HandshakeFault, PemFault, VERSIONS, Validity, certificates, made, provider};
 
 /// A certificate chain with its key. Two are equal when their certificates are.
 #[derive(Clone)]
@@ -109,11 +108,6 @@ impl Acceptor {
         let accepting = acceptor.accept_with(stream, |connection| {
             connection.set_buffer_limit(Some(TLS_BUFFER_BYTES));
         });
-        let stream = match timeout(HANDSHAKE_DEADLINE, accepting).await {
-            Ok(accepted) => accepted?,
-            Err(_) => return Err(HandshakeFault::Deadline(HANDSHAKE_DEADLINE)),
-        };
-        let facts = secured(stream.get_ref().1);
-        Ok((Stream::Encrypted(Box::new(TlsStream::Server(stream))), facts))
+        made(accepting).await
     }
 }
