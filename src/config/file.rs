@@ -207,14 +207,30 @@ impl<'t> Section<'t> {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Vec<Written<T>>> {
-        let faults = source.faults.len();
+        let before = source.faults.len();
         let found = self.list(source, key, parse)?;
-        if found.is_empty() && faults == source.faults.len() {
+        self.needs_one(source, key, &found, before);
+        Some(found)
+    }
+
+    /// A list that is written must not be empty; `before`: how many faults there were before it.
+    pub fn needs_one<T>(&self, source: &mut Source<'_>, key: &str, found: &[T], before: usize) {
+        if found.is_empty() && before == source.faults.len() {
             let what =
                 format!("`{}` is empty: name one at least, or take it out", self.dotted(key));
             source.fault(self.at.clone(), what);
         }
-        Some(found)
+    }
+
+    /// A string of the list of a key, made into a value.
+    pub fn item<T>(
+        &self,
+        source: &mut Source<'_>,
+        key: &str,
+        text: &Written<String>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Written<T>> {
+        parsed(source, &self.dotted(key), &text.value, text.at.clone(), &parse)
     }
 
     /// The items of a list that may hold strings and tables: each string, and each table as a
@@ -361,11 +377,21 @@ fn string<T>(
         source.fault(value.span(), what);
         return None;
     };
+    parsed(source, dotted, text, value.span(), parse)
+}
+
+fn parsed<T>(
+    source: &mut Source<'_>,
+    dotted: &str,
+    text: &str,
+    at: Range<usize>,
+    parse: &impl Fn(&str) -> Result<T, String>,
+) -> Option<Written<T>> {
     match parse(text) {
-        Ok(parsed) => Some(Written { value: parsed, at: value.span() }),
+        Ok(value) => Some(Written { value, at }),
         Err(what) => {
             let text = Shown::at_most(text, 60);
-            source.fault(value.span(), format!("`{dotted}`: {what}; found {:?}", text.as_str()));
+            source.fault(at, format!("`{dotted}`: {what}; found {:?}", text.as_str()));
             None
         }
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::file::{Section, Source};
+use crate::config::sections::to_usize;
 use crate::config::words::absolute;
 use crate::store::{self, Backend};
 
@@ -44,8 +45,4 @@ pub fn store(
     settings.plain = section.boolean(source, "plain").is_some_and(|written| written.value);
     section.end(source);
     settings
-}
-
-fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

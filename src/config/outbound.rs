@@ -7,14 +7,14 @@ use ipnet::IpNet;
 
 use crate::config::Outbound;
 use crate::config::file::{Section, Source, Written};
-use crate::config::sections::{to_usize, values};
-use crate::config::tls::{self, Least, NO_CERTIFICATE, Wanted};
-use crate::config::words::{keyword, loopback, network};
+use crate::config::sections::{allow_clients, to_usize, values};
+use crate::config::tls::{self, Least, Wanted};
+use crate::config::words::{keyword, loopback};
 use crate::mail::limits_of_clients::CLIENT_BITS_V6;
 use crate::relay;
 use crate::relay::hop::Hop;
 use crate::tls::server::Identity;
-use crate::wire::endpoint::{Endpoint, Listen, NextHop, Protocol};
+use crate::wire::endpoint::{Endpoint, Listen, Protocol};
 use crate::wire::secure::TlsUse;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,7 +29,9 @@ pub fn outbound(
 ) -> (Outbound, relay::Settings, Vec<String>) {
     let mut section = root.section(source, "outbound");
     let at = section.at.clone();
-    let listen = listeners(&mut section, source, identity);
+    let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10025 };
+    let listen = tls::listeners(&mut section, source, identity, Least::One);
+    let listen = listen.unwrap_or_else(|| vec![Listen { endpoint, tls: false }]);
     let starttls = tls::starttls(&mut section, source, identity);
     let protocol = section.value(source, "protocol", |text| match text {
         "smtp" => Ok(Protocol::Smtp),
@@ -37,9 +39,13 @@ pub fn outbound(
         _ => Err("write \"smtp\" or \"lmtp\"".to_owned()),
     });
     let protocol = protocol.map(|written| written.value).unwrap_or_default();
-    let allow_clients = allow_clients(&mut section, source);
-    let (relay, places, warnings) = relay(&mut section, source, hostname, folder);
-    check_next_hops(source, &places, protocol, &listen);
+    let everybody = "this lets everybody in: an open relay. Name your MTAs' networks";
+    let allow_clients = allow_clients(&mut section, source, everybody);
+    let (relay, written, warnings) = relay(&mut section, source, hostname, folder);
+    for hop in &written {
+        check_next_hop(source, hop, protocol);
+        tls::must_be_another(source, hop, &listen);
+    }
     let inspect_max = section.size(source, "inspect_max", 16 << 10..=16 << 20);
     let memory_max = section.size(source, "memory_max", 1 << 20..=1 << 40);
     let sessions_max = section.number(source, "sessions_max", 1..=100_000);
@@ -91,41 +97,24 @@ fn usual_share(sessions_max: usize, allow_clients: &[IpNet]) -> (usize, Vec<IpNe
     (of_one, loopback().to_vec())
 }
 
-fn allow_clients(section: &mut Section<'_>, source: &mut Source<'_>) -> Vec<IpNet> {
-    section.list(source, "allow_clients", network).map_or_else(
-        || loopback().to_vec(),
-        |written| {
-            for network in written.iter().filter(|network| network.value.prefix_len() == 0) {
-                let what = "this lets everybody in: an open relay. Name your MTAs' networks";
-                source.fault(network.at.clone(), what);
-            }
-            written.into_iter().map(|network| network.value).collect()
-        },
-    )
-}
-
-/// The next hops, and what is asked of them; beside them those that were written, with their places.
+/// The next hops, and what is asked of them; beside them those that were written.
 fn relay(
     section: &mut Section<'_>,
     source: &mut Source<'_>,
     hostname: &str,
     folder: &Path,
-) -> (relay::Settings, Vec<Written<NextHop>>, Vec<String>) {
+) -> (relay::Settings, Vec<Written<Hop>>, Vec<String>) {
     let mut relay = relay::Settings { hostname: hostname.to_owned(), ..relay::Settings::default() };
     let mut table = section.section(source, "next_hop_tls");
     let usual = Wanted::usual(TlsUse::Opportunistic).over(&mut table, source, folder);
     table.end(source);
     let written = tls::next_hops(section, source, folder, &usual, Least::One);
-    let place = |hop: &Written<Hop>| Written { value: hop.value.at.clone(), at: hop.at.clone() };
-    let places = written.iter().flatten().map(place).collect();
-    relay.next_hops = match written {
+    relay.next_hops = match written.clone() {
         Some(written) => values(Some(written)),
         None => {
-            let usual_hops = relay.next_hops.iter().map(|hop| hop.at.clone());
-            let at = section.at.clone();
-            usual_hops
-                .map(|hop| usual.hop(source, Written { value: hop, at: at.clone() }, None))
-                .collect()
+            let hops = relay.next_hops.into_iter();
+            let hops = hops.map(|hop| Written { value: hop.at, at: section.at.clone() });
+            hops.map(|hop| usual.hop(source, hop, None)).collect()
         }
     };
     let warnings = tls::logins(section, source, folder, &mut relay.next_hops);
@@ -133,42 +122,15 @@ fn relay(
         relay.sessions_max = to_usize(sessions.value);
     }
     relay.pass_keywords = values(section.list(source, "pass_keywords", keyword));
-    (relay, places, warnings)
+    (relay, written.unwrap_or_default(), warnings)
 }
 
-/// Where it listens; `tls:` needs a certificate.
-fn listeners(
-    section: &mut Section<'_>,
-    source: &mut Source<'_>,
-    identity: Option<&Identity>,
-) -> Vec<Listen> {
-    let endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 10025 };
-    let listen = section.some(source, "listen", |text| Ok(Listen::parse(text)?));
-    for listen in listen.iter().flatten().filter(|listen| listen.value.tls && identity.is_none()) {
-        source.fault(listen.at.clone(), NO_CERTIFICATE);
-    }
-    listen.map_or(vec![Listen { endpoint, tls: false }], |written| values(Some(written)))
-}
-
-fn check_next_hops(
-    source: &mut Source<'_>,
-    next_hops: &[Written<NextHop>],
-    protocol: Protocol,
-    listen: &[Listen],
-) {
-    for next_hop in next_hops {
-        if next_hop.value.lmtp && protocol == Protocol::Smtp {
-            source.fault(
-                next_hop.at.clone(),
-                "SMTP in front of LMTP cannot pass on a reply for each recipient: set \
-                 `outbound.protocol = \"lmtp\"`, or name a next hop that speaks SMTP",
-            );
-        }
-        if listen.iter().any(|listen| listen.endpoint == next_hop.value.endpoint) {
-            source.fault(
-                next_hop.at.clone(),
-                "the next hop is our own listener: mail would go round",
-            );
-        }
+fn check_next_hop(source: &mut Source<'_>, hop: &Written<Hop>, protocol: Protocol) {
+    if hop.value.at.lmtp && protocol == Protocol::Smtp {
+        source.fault(
+            hop.at.clone(),
+            "SMTP in front of LMTP cannot pass on a reply for each recipient: set \
+             `outbound.protocol = \"lmtp\"`, or name a next hop that speaks SMTP",
+        );
     }
 }

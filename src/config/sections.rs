@@ -325,14 +325,8 @@ fn list(
             Err(what) => source.fault(at, what),
         }
     }
-    let file = section.value(source, file_key, |text| match text {
-        "" => Ok(None),
-        path => absolute(path, folder).map(Some),
-    });
-    if let Some(Written { value: Some(value), at }) = file {
-        with_file(source, &Written { value, at }, |inner| {
-            entries.extend(lists::entries(inner, kind, world.now));
-        });
+    if let Some(file) = optional_path(section, source, file_key, folder) {
+        with_file(source, &file, |inner| entries.extend(lists::entries(inner, kind, world.now)));
     }
     List::new(entries)
 }
@@ -463,6 +457,35 @@ fn with_file(source: &mut Source<'_>, path: &Written<PathBuf>, read: impl FnOnce
             source.fault(path.at.clone(), what);
         }
     }
+}
+
+/// A path; `""` is none.
+pub(in crate::config) fn optional_path(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    key: &'static str,
+    folder: &Path,
+) -> Option<Written<PathBuf>> {
+    let written = section.value(source, key, |text| match text {
+        "" => Ok(None),
+        path => absolute(path, folder).map(Some),
+    })?;
+    Some(Written { value: written.value?, at: written.at })
+}
+
+/// Who may speak to listeners: this host where nothing is written, and never everybody.
+pub(in crate::config) fn allow_clients(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    everybody: &str,
+) -> Vec<IpNet> {
+    let Some(written) = section.list(source, "allow_clients", network) else {
+        return loopback().to_vec();
+    };
+    for network in written.iter().filter(|network| network.value.prefix_len() == 0) {
+        source.fault(network.at.clone(), everybody);
+    }
+    values(Some(written))
 }
 
 pub(in crate::config) fn values<T>(written: Option<Vec<Written<T>>>) -> Vec<T> {

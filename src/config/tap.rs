@@ -6,8 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::config::file::{Section, Source, Written};
-use crate::config::tls::{self, Least, NO_CERTIFICATE, Wanted};
-use crate::config::words::{loopback, network};
+use crate::config::sections::{allow_clients, to_usize, values};
+use crate::config::tls::{self, Least, Wanted};
+use crate::config::words::network;
 use crate::mail::address::Domain;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::mail::limits_of_clients::PASS_CLIENT_SESSIONS_MAX;
@@ -72,16 +73,8 @@ pub fn tap(
     let inspect_max = section.size(source, "inspect_max", 64 << 10..=1 << 30);
     let memory_max = section.size(source, "memory_max", 1 << 20..=1 << 40);
     let spam_field = section.value(source, "spam_field", field_name);
-    let allow_clients = section.list(source, "allow_clients", network).map_or_else(
-        || loopback().to_vec(),
-        |written| {
-            for network in written.iter().filter(|network| network.value.prefix_len() == 0) {
-                let what = "anybody could make us believe anything: name your MTAs' networks";
-                source.fault(network.at.clone(), what);
-            }
-            written.into_iter().map(|network| network.value).collect()
-        },
-    );
+    let everybody = "anybody could make us believe anything: name your MTAs' networks";
+    let allow_clients = allow_clients(&mut section, source, everybody);
     let mut inner = section.section(source, "milter");
     let milter = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
     let authserv_id = inner.value(source, "authserv_id", |text| match text {
@@ -102,7 +95,7 @@ pub fn tap(
         memory_max: bytes(memory_max, 128 << 20),
         spam_field: spam_field.and_then(|written| written.value),
         allow_clients,
-        milter: milter.into_iter().flatten().map(|written| written.value).collect(),
+        milter: values(milter),
         http,
         http_token,
         smtp: pass.listen,
@@ -136,7 +129,7 @@ fn http(section: &mut Section<'_>, source: &mut Source<'_>) -> (Vec<Endpoint>, O
                     or listen at 127.0.0.1";
         source.fault(endpoint.at.clone(), what);
     }
-    (listen.into_iter().map(|written| written.value).collect(), token)
+    (values(Some(listen)), token)
 }
 
 /// `[tap.smtp]`.
@@ -156,11 +149,7 @@ fn smtp(
 ) -> Pass {
     let mut inner = section.section(source, "smtp");
     let at = inner.at.clone();
-    let listen = inner.list(source, "listen", |text| Ok(Listen::parse(text)?)).unwrap_or_default();
-    for listen in listen.iter().filter(|listen| listen.value.tls && identity.is_none()) {
-        source.fault(listen.at.clone(), NO_CERTIFICATE);
-    }
-    let listen: Vec<Listen> = listen.into_iter().map(|written| written.value).collect();
+    let listen = tls::listeners(&mut inner, source, identity, Least::None).unwrap_or_default();
     let starttls = tls::starttls(&mut inner, source, identity);
     let next_hops = pass_next_hops(&mut inner, source, folder);
     let tells = inner.value(source, "client", |text| {
@@ -170,12 +159,12 @@ fn smtp(
     let of_one = inner.number(source, "client_sessions_max", 1..=TAP_SESSIONS_MAX as u64);
     inner.end(source);
     if !listen.is_empty() && next_hops.is_empty() {
-        source.fault(at.clone(), "`tap.smtp.next_hop` is missing: name the MTA behind");
+        source.fault(at, "`tap.smtp.next_hop` is missing: name the MTA behind");
     }
-    let is_own = |hop: &Hop| listen.iter().any(|listen| listen.endpoint == hop.at.endpoint);
-    if next_hops.iter().any(is_own) {
-        source.fault(at, "the next hop is our own listener: mail would go round");
+    for hop in &next_hops {
+        tls::must_be_another(source, hop, &listen);
     }
+    let next_hops = values(Some(next_hops));
     let tells = tells.map(|written| written.value).unwrap_or_default();
     let of_one = of_one.map(|written| to_usize(written.value));
     let client_sessions_max = of_one.unwrap_or(PASS_CLIENT_SESSIONS_MAX);
@@ -184,7 +173,11 @@ fn smtp(
 
 /// Why TLS is off where nothing is written: the MTA behind is on the same host most often, and is
 /// told the client's address before anything else.
-fn pass_next_hops(section: &mut Section<'_>, source: &mut Source<'_>, folder: &Path) -> Vec<Hop> {
+fn pass_next_hops(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    folder: &Path,
+) -> Vec<Written<Hop>> {
     let mut table = section.section(source, "next_hop_tls");
     let usual = Wanted::usual(TlsUse::Off).over(&mut table, source, folder);
     table.end(source);
@@ -193,7 +186,7 @@ fn pass_next_hops(section: &mut Section<'_>, source: &mut Source<'_>, folder: &P
         source
             .fault(hop.at.clone(), "the SMTP tap passes SMTP through: name an MTA that speaks it");
     }
-    written.into_iter().map(|written| written.value).collect()
+    written
 }
 
 fn field_name(text: &str) -> Result<Option<String>, String> {
@@ -203,8 +196,4 @@ fn field_name(text: &str) -> Result<Option<String>, String> {
         (_, true) => Ok(Some(text.to_owned())),
         (_, false) => Err("write the name of a header field, such as \"X-Spam-Score\"".to_owned()),
     }
-}
-
-fn to_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -5,7 +5,6 @@
 //! Bounds: `limits_of_tls::PEM_BYTES_MAX`, `limits_of_tls::SECRETS_BYTES_MAX`.
 
 use std::io::Read;
-use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +12,14 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 
 use crate::config::file::{Section, Source, Written};
-use crate::config::words::absolute;
+use crate::config::sections::{optional_path, values};
 use crate::mail::limits_of_tls::{CERTIFICATE_ENDS_SOON, PEM_BYTES_MAX, SECRETS_BYTES_MAX};
 use crate::mail::time::Timestamp;
 use crate::relay::hop::{Hop, HopTls};
 use crate::tls::Validity;
 use crate::tls::client::{Connector, Fingerprint, Trust};
 use crate::tls::server::{File, Identity};
-use crate::wire::endpoint::{Endpoint, NextHop};
+use crate::wire::endpoint::{Endpoint, Listen, NextHop};
 use crate::wire::opening::Login;
 use crate::wire::secure::{Starttls, TlsUse};
 
@@ -108,8 +107,26 @@ pub fn starttls(
     }
 }
 
+/// Where listeners of mail are; `tls:` needs a certificate.
+pub fn listeners(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    identity: Option<&Identity>,
+    least: Least,
+) -> Option<Vec<Listen>> {
+    let parse = |text: &str| Ok(Listen::parse(text)?);
+    let listen = match least {
+        Least::One => section.some(source, "listen", parse),
+        Least::None => section.list(source, "listen", parse),
+    };
+    for listen in listen.iter().flatten().filter(|listen| listen.value.tls && identity.is_none()) {
+        source.fault(listen.at.clone(), NO_CERTIFICATE);
+    }
+    listen.map(|written| values(Some(written)))
+}
+
 /// What is missing where TLS is to be spoken to clients.
-pub const NO_CERTIFICATE: &str =
+const NO_CERTIFICATE: &str =
     "there is no certificate for TLS: set `tls.certificate_file` and `tls.key_file`";
 
 /// How a next hop is to be spoken to, as it is written.
@@ -250,23 +267,17 @@ pub fn next_hops(
     usual: &Wanted,
     least: Least,
 ) -> Option<Vec<Written<Hop>>> {
-    let faults = source.faults.len();
+    let before = source.faults.len();
     let items = section.mixed(source, "next_hop")?;
-    let dotted = section.dotted("next_hop");
-    let parse = |source: &mut Source<'_>, text: &str, at: Range<usize>| match NextHop::parse(text) {
-        Ok(value) => Some(Written { value, at }),
-        Err(what) => {
-            let text = crate::mail::shown::Shown::at_most(text, 60);
-            source.fault(at, format!("`{dotted}`: {what}; found {:?}", text.as_str()));
-            None
-        }
+    let parsed = |source: &mut Source<'_>, text: &Written<String>| {
+        section.item(source, "next_hop", text, |text| Ok(NextHop::parse(text)?))
     };
     let mut hops = Vec::new();
     for item in items {
         match item {
-            Ok(Written { value, at }) => {
-                if let Some(next_hop) = parse(source, &value, at.clone()) {
-                    hops.push(Written { value: usual.hop(source, next_hop, None), at });
+            Ok(text) => {
+                if let Some(next_hop) = parsed(source, &text) {
+                    hops.push(Written { value: usual.hop(source, next_hop, None), at: text.at });
                 }
             }
             Err(mut table) => {
@@ -282,17 +293,23 @@ pub fn next_hops(
                     source.fault(at, "a next hop needs `to = \"host:port\"`");
                     continue;
                 };
-                if let Some(next_hop) = parse(source, &to.value, to.at) {
+                if let Some(next_hop) = parsed(source, &to) {
                     hops.push(Written { value: wanted.hop(source, next_hop, name), at });
                 }
             }
         }
     }
-    if least == Least::One && hops.is_empty() && faults == source.faults.len() {
-        let what = format!("`{dotted}` is empty: name one at least, or take it out");
-        source.fault(section.at.clone(), what);
+    if least == Least::One {
+        section.needs_one(source, "next_hop", &hops, before);
     }
     Some(hops)
+}
+
+/// A next hop must not be one of our listeners.
+pub fn must_be_another(source: &mut Source<'_>, hop: &Written<Hop>, listen: &[Listen]) {
+    if listen.iter().any(|listen| listen.endpoint == hop.value.at.endpoint) {
+        source.fault(hop.at.clone(), "the next hop is our own listener: mail would go round");
+    }
 }
 
 /// `outbound.auth_file` and `outbound.auth_in_clear`: gives the next hops their logins.
@@ -311,13 +328,14 @@ pub fn logins(
     let Some(bytes) = file(source, &path, SECRETS_BYTES_MAX) else { return Vec::new() };
     let mut warnings = Vec::new();
     for (to, login) in secrets(source, &path, &bytes) {
-        let mut meant = hops.iter_mut().filter(|hop| to == "*" || hop.at.to_string() == to);
-        let mut is_meant = false;
-        for hop in meant.by_ref() {
-            is_meant = true;
-            if to == "*" && hop.login.is_some() {
-                continue;
-            }
+        let is_for_all = to == "*";
+        let meant = hops.iter_mut().filter(|hop| is_for_all || hop.at.to_string() == to);
+        let meant: Vec<&mut Hop> = meant.collect();
+        if meant.is_empty() {
+            let what = "a line of it names no next hop: write it as in `outbound.next_hop`, or *";
+            source.fault(path.at.clone(), format!("{}: {what}", path.value.display()));
+        }
+        for hop in meant.into_iter().filter(|hop| !is_for_all || hop.login.is_none()) {
             hop.login = Some(login.clone());
             hop.login_in_clear = in_clear || hop.at.endpoint.is_near();
             if !hop.login_in_clear && hop.tls_use() != TlsUse::Required {
@@ -333,10 +351,6 @@ pub fn logins(
                     hop.at
                 ));
             }
-        }
-        if !is_meant {
-            let what = "a line of it names no next hop: write it as in `outbound.next_hop`, or *";
-            source.fault(path.at.clone(), format!("{}: {what}", path.value.display()));
         }
     }
     warnings
@@ -379,20 +393,6 @@ fn name_of(endpoint: &Endpoint) -> Option<ServerName<'static>> {
         Endpoint::Tcp { host, .. } => ServerName::try_from(host.clone()).ok(),
         Endpoint::Unix(_) => None,
     }
-}
-
-/// A path; `""` is none.
-fn optional_path(
-    section: &mut Section<'_>,
-    source: &mut Source<'_>,
-    key: &'static str,
-    folder: &Path,
-) -> Option<Written<PathBuf>> {
-    let written = section.value(source, key, |text| match text {
-        "" => Ok(None),
-        path => absolute(path, folder).map(Some),
-    })?;
-    Some(Written { value: written.value?, at: written.at })
 }
 
 /// Why a file with secrets in it must not be as it is.
