@@ -30,10 +30,11 @@ use crate::meter::{
     TAP_LAG, TAP_LATE, TAP_OVERLOADED, TAP_RATE, TAP_REFUSED, TAP_SEEN, TAP_STORE_FAILED,
     TAP_UNDECLARED, TLS_ENDS, TLS_FAILED, TLS_INJECTED, TLS_MADE,
 };
-use crate::relay::Failed;
+use crate::relay::{Failed, HopHealth, RelayHealth};
 use crate::serve::door::Door;
 use crate::serve::sandbox::InForce;
 use crate::serve::tls::Handshakes;
+use crate::store::Health as StoreHealth;
 use crate::store::relays::UNDECLARED;
 use crate::tls::server::Acceptor;
 
@@ -257,10 +258,13 @@ async fn health(State(admin): State<Arc<Admin>>) -> Response {
 impl Admin {
     /// How the daemon is now.
     pub fn status(&self) -> Status {
+        self.status_with(&self.guard.relay().health(), &self.guard.inquiry().store.health())
+    }
+
+    fn status_with(&self, relay: &RelayHealth, store: &StoreHealth) -> Status {
         let in_force = self.guard.inquiry().in_force();
         let trail = self.guard.trail().health();
         let quarantine = self.guard.quarantine().health();
-        let relay = self.guard.relay().health();
         let outcomes = OUTCOME_WORDS.iter().map(|word| Outcomes {
             outcome: (*word).to_owned(),
             recipients: self.guard.meter().counted(OUTCOMES, &[("outcome", word)]),
@@ -279,15 +283,7 @@ impl Admin {
             listeners: self.listeners.clone(),
             clients: InUse { now: self.door.taken(), max: self.door.places_max() },
             next_hop_sessions: InUse { now: relay.sessions, max: relay.sessions_max },
-            next_hops: relay
-                .hops
-                .into_iter()
-                .map(|hop| NextHopStatus {
-                    name: hop.name,
-                    up: hop.up,
-                    channel: hop.channel.map(|channel| channel.as_str().to_owned()),
-                })
-                .collect(),
+            next_hops: relay.hops.iter().map(next_hop).collect(),
             audit: AuditStatus {
                 path: self.guard.trail().path().display().to_string(),
                 trouble: trail.trouble.map(|trouble| trouble.to_string()),
@@ -301,19 +297,21 @@ impl Admin {
                 dropped: quarantine.dropped,
             },
             sandbox: self.sandbox().to_string(),
-            notices: self.notices(),
+            notices: self.notices(store),
             taps: self.taps.iter().map(|tap| self.tap(*tap)).collect(),
             taps_refused: self.tap.counts().refused.load(Ordering::Relaxed),
             subjects: (!self.taps.is_empty()).then(|| self.subjects()),
-            store: self.store(),
+            store: StoreStatus {
+                backend: store.backend.to_owned(),
+                records: store.records,
+                bytes: store.bytes,
+                lost: store.lost,
+                trouble: store.trouble.clone(),
+            },
             outcomes: outcomes.collect(),
         };
-        status.troubles = troubles(&status);
-        if let Some(ended) = self.certificate_ends().filter(|until| *until < self.guard.now()) {
-            let trouble =
-                format!("the certificate that clients are shown ended at {ended}: renew it");
-            status.troubles.push(trouble);
-        }
+        let ended = self.certificate_ends().filter(|until| *until < self.guard.now());
+        status.troubles = troubles(&status, ended);
         status
     }
 
@@ -322,8 +320,7 @@ impl Admin {
     }
 
     /// Handshakes with clients and with next hops.
-    fn tls(&self) -> Vec<Reading> {
-        let Failed { tls, auth } = self.guard.relay().health().failed;
+    fn tls(&self, Failed { tls, auth }: Failed) -> Vec<Reading> {
         let mut readings =
             vec![Reading::new(HOP_TLS_FAILED, tls), Reading::new(HOP_AUTH_FAILED, auth)];
         let ends = self.certificate_ends();
@@ -364,9 +361,8 @@ impl Admin {
         SubjectsStatus { judged: found + count("stranger") + count("none"), found }
     }
 
-    fn notices(&self) -> Vec<String> {
-        let undeclared = self.guard.inquiry().store.health().undeclared;
-        let undeclared = undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}"));
+    fn notices(&self, store: &StoreHealth) -> Vec<String> {
+        let undeclared = store.undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}"));
         self.sandbox().notice().into_iter().chain(undeclared).collect()
     }
 
@@ -374,19 +370,9 @@ impl Admin {
         self.sandbox.get().cloned().unwrap_or_else(|| InForce::nothing("not entered"))
     }
 
-    fn store(&self) -> StoreStatus {
-        let health = self.guard.inquiry().store.health();
-        StoreStatus {
-            backend: health.backend.to_owned(),
-            records: health.records,
-            bytes: health.bytes,
-            lost: health.lost,
-            trouble: health.trouble,
-        }
-    }
-
     fn readings(&self) -> Vec<Reading> {
-        let status = self.status();
+        let (relay, store) = (self.guard.relay().health(), self.guard.inquiry().store.health());
+        let status = self.status_with(&relay, &store);
         let LoopHealth { sightings: loops, talks } = self.guard.inquiry().loops.health();
         let info = vec![("version", status.version), ("mode", status.mode)];
         let mut readings = vec![
@@ -415,10 +401,9 @@ impl Admin {
         ];
         if !status.taps.is_empty() {
             readings.push(Reading::new(TAP_REFUSED, status.taps_refused));
-            let undeclared = self.guard.inquiry().store.health().undeclared.len();
-            readings.push(Reading::new(TAP_UNDECLARED, undeclared));
+            readings.push(Reading::new(TAP_UNDECLARED, store.undeclared.len()));
         }
-        readings.extend(self.tls());
+        readings.extend(self.tls(relay.failed));
         readings.extend(status.taps.into_iter().flat_map(readings_of));
         readings.extend(status.next_hops.into_iter().filter_map(|hop| {
             let up = Reading::new(HOP_UP, i64::from(hop.up?));
@@ -426,6 +411,11 @@ impl Admin {
         }));
         readings
     }
+}
+
+fn next_hop(hop: &HopHealth) -> NextHopStatus {
+    let channel = hop.channel.map(|channel| channel.as_str().to_owned());
+    NextHopStatus { name: hop.name.clone(), up: hop.up, channel }
 }
 
 fn readings_of(tap: TapStatus) -> impl Iterator<Item = Reading> {
@@ -444,8 +434,8 @@ fn readings_of(tap: TapStatus) -> impl Iterator<Item = Reading> {
     })
 }
 
-/// What needs somebody, with the remedy.
-fn troubles(status: &Status) -> Vec<String> {
+/// What needs somebody, with the remedy. `ended`: when our certificate did.
+fn troubles(status: &Status, ended: Option<Timestamp>) -> Vec<String> {
     let mut troubles = Vec::new();
     if let Some(trouble) = &status.audit.trouble {
         troubles.push(format!("the audit log cannot be written: {trouble}"));
@@ -466,6 +456,9 @@ fn troubles(status: &Status) -> Vec<String> {
     if status.quarantine.dropped > 0 {
         let dropped = status.quarantine.dropped;
         troubles.push(format!("the quarantine was full: {dropped} held messages were dropped"));
+    }
+    if let Some(ended) = ended {
+        troubles.push(format!("the certificate that clients are shown ended at {ended}: renew it"));
     }
     troubles
 }
@@ -509,13 +502,13 @@ mod tests {
 
     #[test]
     fn a_trouble_is_a_sentence_and_a_healthy_daemon_has_none() {
-        assert!(troubles(&well()).is_empty());
+        assert!(troubles(&well(), None).is_empty());
         let mut one_down = well();
         one_down.next_hops[1].up = Some(false);
-        assert_eq!(troubles(&one_down), ["next hop b does not answer"]);
+        assert_eq!(troubles(&one_down, None), ["next hop b does not answer"]);
         one_down.next_hops[0].up = Some(false);
         assert_eq!(
-            troubles(&one_down),
+            troubles(&one_down, None),
             ["no next hop takes mail: it stays in the clients' queues"]
         );
         let mut full = well();
@@ -523,6 +516,10 @@ mod tests {
         full.audit.lost = 1;
         full.audit.trouble = Some("disk full".into());
         full.store.trouble = Some("disk full".into());
-        assert_eq!(troubles(&full).len(), 4);
+        assert_eq!(troubles(&full, None).len(), 4);
+        let ended = troubles(&well(), Some(Timestamp::from_millis(0)));
+        let said =
+            "the certificate that clients are shown ended at 1970-01-01T00:00:00.000Z: renew it";
+        assert_eq!(ended, [said]);
     }
 }
