@@ -51,6 +51,26 @@ impl Refusal {
     }
 }
 
+/// Who may come in at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// The whole world.
+    Everybody,
+    /// Clients in these networks, and those on unix sockets.
+    These(Vec<IpNet>),
+}
+
+impl Allowed {
+    fn has(&self, ip: Option<IpAddr>) -> bool {
+        match self {
+            Allowed::Everybody => true,
+            Allowed::These(networks) => {
+                ip.is_none_or(|ip| networks.iter().any(|network| network.contains(&ip)))
+            }
+        }
+    }
+}
+
 /// How many places one client may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -83,10 +103,11 @@ impl Share {
 pub struct Door {
     /// The table of the configuration that its bounds stand in, for the log.
     name: &'static str,
+    allowed: Allowed,
     places_max: usize,
     places: Arc<Semaphore>,
     share: Share,
-    taken: Arc<Taken>,
+    by_client: Arc<ByClient>,
     /// Those who are told that they may not come in.
     told: Arc<Semaphore>,
     complaints: [Complaint; 3],
@@ -97,22 +118,23 @@ pub struct Place {
     _place: OwnedSemaphorePermit,
     /// Whose share it counts to.
     client: Option<IpAddr>,
-    taken: Arc<Taken>,
+    by_client: Arc<ByClient>,
 }
 
 /// How many places each client has, of those who are counted.
 #[derive(Default)]
-struct Taken(Mutex<HashMap<IpAddr, usize>>);
+struct ByClient(Mutex<HashMap<IpAddr, usize>>);
 
 impl Door {
     /// A door to this many places.
-    pub fn new(name: &'static str, places_max: usize, share: Share) -> Arc<Door> {
+    pub fn new(name: &'static str, allowed: Allowed, places_max: usize, share: Share) -> Arc<Door> {
         Arc::new(Door {
             name,
+            allowed,
             places_max,
             places: Arc::new(Semaphore::new(places_max)),
             share,
-            taken: Arc::default(),
+            by_client: Arc::default(),
             told: Arc::new(Semaphore::new(REFUSALS_MAX)),
             complaints: Default::default(),
         })
@@ -130,18 +152,21 @@ impl Door {
 
     /// A place for this peer. `Full` before `Share`: the bound that more clients meet.
     pub fn enter(&self, ip: Option<IpAddr>) -> Result<Place, Refusal> {
+        if !self.allowed.has(ip) {
+            return Err(Refusal::Stranger);
+        }
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_no_permits| Refusal::Full)?;
         let client = self.share.client(ip);
         if let Some(client) = client {
-            let mut taken = self.taken.lock();
-            let held = taken.entry(client).or_default();
-            if *held >= self.share.sessions_max {
+            let mut by_client = self.by_client.lock();
+            let sessions = by_client.entry(client).or_default();
+            if *sessions >= self.share.sessions_max {
                 return Err(Refusal::Share);
             }
-            *held += 1;
+            *sessions += 1;
         }
-        Ok(Place { _place: place, client, taken: Arc::clone(&self.taken) })
+        Ok(Place { _place: place, client, by_client: Arc::clone(&self.by_client) })
     }
 
     /// Says why in one line of SMTP, and closes. Past a bound the connection is just closed, and
@@ -201,7 +226,7 @@ impl Door {
     }
 }
 
-impl Taken {
+impl ByClient {
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,11 +235,11 @@ impl Taken {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(client) = self.client else { return };
-        let mut taken = self.taken.lock();
-        if let Some(held) = taken.get_mut(&client) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                taken.remove(&client);
+        let mut by_client = self.by_client.lock();
+        if let Some(sessions) = by_client.get_mut(&client) {
+            *sessions = sessions.saturating_sub(1);
+            if *sessions == 0 {
+                by_client.remove(&client);
             }
         }
     }
@@ -226,7 +251,7 @@ mod tests {
 
     fn door(places: usize, of_one: usize, exempt: &[&str]) -> Arc<Door> {
         let exempt = exempt.iter().map(|network| network.parse().unwrap()).collect();
-        Door::new("outbound", places, Share { sessions_max: of_one, exempt })
+        Door::new("outbound", Allowed::Everybody, places, Share { sessions_max: of_one, exempt })
     }
 
     fn ip(text: &str) -> Option<IpAddr> {
@@ -259,7 +284,7 @@ mod tests {
         assert_eq!(door.enter(ip("2001:db8:0:1::7")).err(), Some(Refusal::Share), "the same /64");
         assert!(door.enter(ip("192.0.2.1")).is_ok());
         drop(places);
-        assert_eq!((door.taken(), door.taken.lock().len()), (0, 0), "nobody is kept in mind");
+        assert_eq!((door.taken(), door.by_client.lock().len()), (0, 0), "nobody is kept in mind");
     }
 
     #[test]
@@ -271,6 +296,17 @@ mod tests {
         drop(all);
         let unix: Vec<_> = (0..3).map(|_| door.enter(None)).collect();
         assert!(unix.iter().all(Result::is_ok), "on a unix socket nobody is told apart");
+    }
+
+    #[test]
+    fn a_stranger_takes_no_place() {
+        let allowed = Allowed::These(vec!["192.0.2.0/24".parse().unwrap()]);
+        let door = Door::new("outbound", allowed, 1, Share::everything());
+        for client in ["198.51.100.1", "2001:db8::1"] {
+            assert_eq!(door.enter(ip(client)).err(), Some(Refusal::Stranger), "{client}");
+        }
+        assert_eq!(door.taken(), 0);
+        assert!(door.enter(ip("192.0.2.1")).is_ok() && door.enter(None).is_ok());
     }
 
     #[test]

@@ -51,7 +51,7 @@ use crate::mail::limits::{EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, 
 use crate::meter::SESSIONS_REFUSED;
 use crate::relay::Relay;
 use crate::serve::admin::{Admin, Listening, TAP_ROLE};
-use crate::serve::door::{Door, Refusal, Share};
+use crate::serve::door::{Allowed, Door, Share};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
 use crate::serve::state::{Locks, StateDir, StateError, remove_former_key};
@@ -121,13 +121,6 @@ pub struct Server {
     _state: StateDir,
     /// Those on quarantine and log too.
     _locks: Locks,
-}
-
-/// What all accept loops share.
-struct Shared {
-    outbound: Outbound,
-    door: Arc<Door>,
-    stopping: watch::Sender<Stopping>,
 }
 
 impl Server {
@@ -249,14 +242,12 @@ impl Server {
             _state,
             _locks,
         } = self;
-        let shared =
-            Arc::new(Shared { door, outbound: outbound.clone(), stopping: stopping.clone() });
         let mut accepting = JoinSet::new();
         let begins = outbound.listen.iter().map(Begins::of);
         for (number, (listener, begins)) in listeners.into_iter().zip(begins).enumerate() {
             let tls = front.tls.clone().map(|tls| ListenerTls { begins, ..tls });
             let front = Arc::new(Front { listener: number, tls, ..front.clone() });
-            accepting.spawn(accept(listener, front, Arc::clone(&shared)));
+            accepting.spawn(accept(listener, front, Arc::clone(&door), stopping.subscribe()));
         }
         for listener in pages {
             let router = admin::router(Arc::clone(&admin));
@@ -270,10 +261,10 @@ impl Server {
         let _ = stopped.wait_for(|stage| *stage != Stopping::No).await;
         info!("draining: no new sessions");
         while accepting.join_next().await.is_some() {}
-        if !shared.door.is_left_within(outbound.drain).await {
+        if !door.is_left_within(outbound.drain).await {
             warn!("some transactions did not finish in time: they get 421");
             stopping.send_replace(Stopping::Now);
-            shared.door.is_left_within(FINAL_DEADLINE_STOPPING + QUIT_DEADLINE * 2).await;
+            door.is_left_within(FINAL_DEADLINE_STOPPING + QUIT_DEADLINE * 2).await;
         }
         let _ = tapping.await;
         keeping.abort();
@@ -355,9 +346,8 @@ impl Stopper {
     }
 }
 
-/// Puts the policy of another configuration in force: rules, lists, what is ours; and the
-/// certificate that clients are shown. Gives the keys
-/// whose change waits for a restart.
+/// Puts the policy of another configuration in force: rules, lists, what is ours; and the certificate
+/// that clients are shown. Gives the keys whose change waits for a restart.
 pub fn reload(
     guard: &Guard,
     acceptor: Option<&Acceptor>,
@@ -400,7 +390,8 @@ fn talks(config: &Config) -> u32 {
 fn door(outbound: &Outbound) -> Arc<Door> {
     let sessions_max = outbound.client_sessions_max;
     let exempt = outbound.client_sessions_exempt.clone();
-    Door::new("outbound", outbound.sessions_max, Share { sessions_max, exempt })
+    let allowed = Allowed::These(outbound.allow_clients.clone());
+    Door::new("outbound", allowed, outbound.sessions_max, Share { sessions_max, exempt })
 }
 
 fn front(outbound: &Outbound, hostname: &str, guard: &Arc<Guard>) -> Front {
@@ -421,27 +412,23 @@ fn front(outbound: &Outbound, hostname: &str, guard: &Arc<Guard>) -> Front {
 }
 
 /// Accepts until the server drains.
-async fn accept(listener: Listener, front: Arc<Front>, shared: Arc<Shared>) {
-    let mut stopping = shared.stopping.subscribe();
+async fn accept(
+    listener: Listener,
+    front: Arc<Front>,
+    door: Arc<Door>,
+    mut stopping: watch::Receiver<Stopping>,
+) {
     while let Some(peer) = listener.next(&mut stopping).await {
-        admit(peer, &front, &shared);
+        admit(peer, Arc::clone(&front), &door, stopping.clone());
     }
 }
 
-fn admit(peer: Peer, front: &Arc<Front>, shared: &Arc<Shared>) {
-    let (front, stopping) = (Arc::clone(front), shared.stopping.subscribe());
-    let allowed = peer
-        .ip()
-        .is_none_or(|ip| shared.outbound.allow_clients.iter().any(|network| network.contains(&ip)));
-    let place = match allowed {
-        true => shared.door.enter(peer.ip()),
-        false => Err(Refusal::Stranger),
-    };
-    let place = match place {
+fn admit(peer: Peer, front: Arc<Front>, door: &Door, stopping: watch::Receiver<Stopping>) {
+    let place = match door.enter(peer.ip()) {
         Ok(place) => place,
         Err(refusal) => {
             front.guard.meter().count(SESSIONS_REFUSED, &[("why", refusal.as_str())]);
-            return shared.door.refuse(peer, refusal, front.tls.as_ref());
+            return door.refuse(peer, refusal, front.tls.as_ref());
         }
     };
     tokio::spawn(async move {

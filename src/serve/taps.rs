@@ -4,7 +4,6 @@
 //! Bounds: `limits::TAP_SESSIONS_MAX` for MTAs, and as many again for the clients of the
 //! pass-through, of which each has its share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::guard::tapped::Counts;
 use crate::judge::subject::TapKind;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::serve::StartError;
-use crate::serve::door::{Door, Refusal, Share};
+use crate::serve::door::{Allowed, Door, Share};
 use crate::serve::http;
 use crate::serve::import::{self, Import};
 use crate::serve::listen::{Listener, Peer, endpoints};
@@ -57,7 +56,6 @@ impl Service {
 
 struct Shared {
     tap: Arc<Tap>,
-    allow_clients: Vec<ipnet::IpNet>,
     /// For MTAs that speak milter.
     milters: Arc<Door>,
     /// For the whole world.
@@ -107,12 +105,12 @@ impl Taps {
         for endpoint in &config.tap.http {
             posts.push(bound(endpoint).await?);
         }
+        let mtas = Allowed::These(config.tap.allow_clients.clone());
         let shared = Shared {
             tap,
-            allow_clients: config.tap.allow_clients.clone(),
             // Why no share: each process of an MTA has a connection, and one MTA is the rule.
-            milters: Door::new("tap.milter", TAP_SESSIONS_MAX, Share::everything()),
-            passes: Door::new("tap.smtp", TAP_SESSIONS_MAX, pass_share(config)),
+            milters: Door::new("tap.milter", mtas, TAP_SESSIONS_MAX, Share::everything()),
+            passes: Door::new("tap.smtp", Allowed::Everybody, TAP_SESSIONS_MAX, pass_share(config)),
         };
         Ok(Taps { listeners, posts, import, shared: Arc::new(shared) })
     }
@@ -166,21 +164,19 @@ async fn accept(
 }
 
 fn admit(service: Service, peer: Peer, shared: &Shared, stopping: watch::Receiver<Stopping>) {
-    let may_speak = |ip: IpAddr| shared.allow_clients.iter().any(|network| network.contains(&ip));
-    let place = match &service {
-        Service::Milter(_) if !peer.ip().is_none_or(may_speak) => Err(Refusal::Stranger),
-        Service::Milter(_) => shared.milters.enter(peer.ip()),
-        Service::Smtp(_) => shared.passes.enter(peer.ip()),
+    let door = match &service {
+        Service::Milter(_) => &shared.milters,
+        Service::Smtp(_) => &shared.passes,
     };
-    let place = match place {
+    let place = match door.enter(peer.ip()) {
         Ok(place) => place,
         Err(refusal) => {
             Counts::add(&shared.tap.counts().refused);
             return match &service {
                 // Why without a word: the milter protocol has none, and the MTA goes on by its
                 // `milter_default_action`.
-                Service::Milter(_) => shared.milters.close(peer, refusal),
-                Service::Smtp(pass) => shared.passes.refuse(peer, refusal, pass.tls.as_ref()),
+                Service::Milter(_) => door.close(peer, refusal),
+                Service::Smtp(pass) => door.refuse(peer, refusal, pass.tls.as_ref()),
             };
         }
     };
