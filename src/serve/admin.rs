@@ -112,7 +112,7 @@ pub struct Status {
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// Where.
+    /// Where, as in the settings.
     pub endpoint: String,
     /// What for: `outbound`, `console`…
     pub role: String,

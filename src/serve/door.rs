@@ -18,7 +18,7 @@ use crate::mail::limits::REFUSALS_MAX;
 use crate::mail::limits_of_clients::CLIENT_BITS_V6;
 use crate::serve::complaint::Complaint;
 use crate::serve::listen::Peer;
-use crate::serve::tls::{Begins, ListenerTls};
+use crate::serve::tls::ListenerTls;
 
 /// Why somebody may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Door {
     /// Says why in one line of SMTP, and closes. Past a bound the connection is just closed, and
     /// where TLS comes first: a line in the clear would be read as a broken handshake.
     pub fn refuse(&self, peer: Peer, refusal: Refusal, tls: Option<&ListenerTls>) {
-        if tls.is_some_and(|tls| tls.begins == Begins::AtOnce) {
+        if ListenerTls::is_first(tls) {
             return self.close(peer, refusal);
         }
         self.complain(peer.ip(), refusal);

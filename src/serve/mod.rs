@@ -50,7 +50,7 @@ use crate::judge::subject::TapKind;
 use crate::mail::limits::{EXPIRE_EVERY, FINAL_DEADLINE_STOPPING, QUIT_DEADLINE, TIDY_EVERY};
 use crate::meter::SESSIONS_REFUSED;
 use crate::relay::Relay;
-use crate::serve::admin::{Admin, Listening, TAP_ROLE};
+use crate::serve::admin::{Admin, Listening, Status, TAP_ROLE};
 use crate::serve::door::{Allowed, Door, Share};
 use crate::serve::listen::{Listener, Peer};
 use crate::serve::smtp::{BareLineEnd, Conversation, Front, Stopping};
@@ -161,14 +161,10 @@ impl Server {
         let admin = Arc::new(Admin {
             guard: Arc::clone(&guard),
             door: Arc::clone(&door),
-            listeners: [
-                ("outbound", listen::endpoints(&listeners)),
-                (TAP_ROLE, taps.endpoints()),
-                ("admin", listen::endpoints(&pages)),
-            ]
-            .into_iter()
-            .flat_map(|(role, places)| listening(role, places))
-            .collect(),
+            listeners: listening("outbound", outbound_places(&listeners, &outbound))
+                .chain(listening(TAP_ROLE, taps.places()))
+                .chain(listening("admin", listen::endpoints(&pages)))
+                .collect(),
             tap,
             taps: listening_taps(config),
             acceptor: acceptor.clone(),
@@ -201,7 +197,7 @@ impl Server {
 
     /// Where the taps listen.
     pub fn tap_endpoints(&self) -> Vec<Endpoint> {
-        self.taps.endpoints()
+        self.taps.places().into_iter().map(|listen| listen.endpoint).collect()
     }
 
     /// The guard behind the listeners.
@@ -217,6 +213,11 @@ impl Server {
     /// Says what the process gave up before it started, for the status.
     pub fn in_sandbox(&self, in_force: sandbox::InForce) {
         let _ = self.admin.sandbox.set(in_force);
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        self.admin.status()
     }
 
     /// A handle that stops it.
@@ -321,12 +322,19 @@ async fn pages(settings: &config::Admin) -> Vec<Listener> {
     pages
 }
 
-fn listening(role: &'static str, places: Vec<Endpoint>) -> impl Iterator<Item = Listening> {
-    let place = move |endpoint: Endpoint| Listening {
-        endpoint: endpoint.to_string(),
-        role: role.to_owned(),
-    };
+fn listening<P: ToString>(role: &'static str, places: Vec<P>) -> impl Iterator<Item = Listening> {
+    let place = move |place: P| Listening { endpoint: place.to_string(), role: role.to_owned() };
     places.into_iter().map(place)
+}
+
+/// Where the front listens, as in the settings, with the ports the system gave.
+fn outbound_places(listeners: &[Listener], outbound: &Outbound) -> Vec<Listen> {
+    let places = listeners.iter().zip(&outbound.listen);
+    let place = |(listener, listen): (&Listener, &Listen)| Listen {
+        endpoint: listener.endpoint().clone(),
+        tls: listen.tls,
+    };
+    places.map(place).collect()
 }
 
 /// Stops a server.

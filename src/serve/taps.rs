@@ -22,13 +22,13 @@ use crate::serve::StartError;
 use crate::serve::door::{Allowed, Door, Share};
 use crate::serve::http;
 use crate::serve::import::{self, Import};
-use crate::serve::listen::{Listener, Peer, endpoints};
+use crate::serve::listen::{Listener, Peer};
 use crate::serve::milter::{self, Milter};
 use crate::serve::pass::{self, Pass};
 use crate::serve::room::Room;
 use crate::serve::smtp::Stopping;
 use crate::serve::tls::{Begins, ListenerTls};
-use crate::wire::endpoint::Endpoint;
+use crate::wire::endpoint::{Endpoint, Listen};
 
 /// The taps that are configured.
 pub struct Taps {
@@ -50,6 +50,13 @@ impl Service {
         match self {
             Service::Milter(_) => TapKind::Milter,
             Service::Smtp(_) => TapKind::Smtp,
+        }
+    }
+
+    fn is_tls_first(&self) -> bool {
+        match self {
+            Service::Milter(_) => false,
+            Service::Smtp(pass) => ListenerTls::is_first(pass.tls.as_ref()),
         }
     }
 }
@@ -116,8 +123,12 @@ impl Taps {
     }
 
     /// Where they listen, with the ports the system gave where 0 was asked for.
-    pub fn endpoints(&self) -> Vec<Endpoint> {
-        endpoints(self.listeners.iter().map(|(_, listener)| listener).chain(&self.posts))
+    pub fn places(&self) -> Vec<Listen> {
+        let place =
+            |listener: &Listener, tls| Listen { endpoint: listener.endpoint().clone(), tls };
+        let mail = self.listeners.iter();
+        let mail = mail.map(|(service, listener)| place(listener, service.is_tls_first()));
+        mail.chain(self.posts.iter().map(|listener| place(listener, false))).collect()
     }
 
     /// Serves until the server drains; open transactions have `drain` to end.

@@ -68,6 +68,11 @@ impl ListenerTls {
         ListenerTls { acceptor, starttls, begins: Begins::Asked, handshakes }
     }
 
+    /// Whether TLS comes before anything is said.
+    pub fn is_first(tls: Option<&ListenerTls>) -> bool {
+        tls.is_some_and(|tls| tls.begins == Begins::AtOnce)
+    }
+
     /// The stream as a session begins on it, and what was agreed on where TLS comes first; `None`
     /// when that failed.
     pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(

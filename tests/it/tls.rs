@@ -553,6 +553,9 @@ async fn the_pass_through_speaks_tls_on_both_sides() {
     );
     let server = Server::start(&config(&text, folder.path())).await.unwrap();
     let (places, stopper) = (server.tap_endpoints(), server.stopper());
+    let shown: Vec<String> = server.status().listeners.into_iter().map(|at| at.endpoint).collect();
+    let secure = format!("tls:{}", places[1]);
+    assert!(shown.contains(&places[0].to_string()) && shown.contains(&secure), "{shown:?}");
     let serving = tokio::spawn(server.run());
     for (place, begins) in places.iter().zip([Begins::Asked, Begins::AtOnce]) {
         let connect = async || TcpStream::connect(place.to_string()).await.unwrap();
