@@ -8,7 +8,6 @@ use crate::judge::lists::Entry;
 use crate::judge::policy::Mode;
 use crate::mail::shown::Shown;
 use crate::mail::time::Timestamp;
-use crate::serve::sandbox::{self, ROOT};
 
 /// Checks the file, or the built-in defaults.
 pub fn check(file: &ConfigFile, print: bool) -> Exit {
@@ -28,9 +27,6 @@ pub fn check(file: &ConfigFile, print: bool) -> Exit {
     }
     for note in &config.notes {
         println!("  note: {note}");
-    }
-    if sandbox::is_root() {
-        println!("  note: a daemon that is started like this {ROOT}");
     }
     for warning in config.warnings() {
         println!("  WARNING: {warning}");

@@ -96,11 +96,10 @@ impl fmt::Display for InForce {
 }
 
 /// What is said of a daemon that runs as root.
-pub const ROOT: &str = "runs as root, which it never needs: give it a user of its own (`User=` in \
+const ROOT: &str = "runs as root, which it never needs: give it a user of its own (`User=` in \
                         the unit; CAP_NET_BIND_SERVICE where it listens below port 1024)";
 
-/// Whether this process runs as root.
-pub fn is_root() -> bool {
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
