@@ -18,10 +18,10 @@ use crate::mail::envelope::{MailFrom, Recipient};
 use crate::mail::limits::{PENDING_REPLIES_MAX, RECIPIENTS_MAX};
 use crate::mail::message::Kept;
 use crate::mail::reply::Reply;
-use crate::wire::command::{Command, CommandFault};
+use crate::wire::command::Command;
 use crate::wire::kept::Keeper;
 use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
-use crate::wire::secure::{Channel, Starttls};
+use crate::wire::secure::{Channel, NO_REQUIRETLS, Refused, Said, Starttls, TLS_FIRST, ready};
 use crate::wire::smtp_client::{ReplyReader, Stuffer};
 
 /// EHLO keywords that are left out: behind them we would see nothing, or a client could pretend
@@ -272,7 +272,7 @@ impl Passing {
             Err(fault) => return self.refuse(500, "5.5.2", &fault.to_string()),
         };
         let command = Command::parse(&line);
-        if let Some((code, enhanced, text)) = self.refused(&command) {
+        if let Some((code, enhanced, text)) = self.refused(command.as_ref().ok()) {
             return self.refuse(code, enhanced, text);
         }
         let expected = match command {
@@ -306,37 +306,29 @@ impl Passing {
         self.acts.push_back(Act::ToServer(Bytes::from(line)));
     }
 
-    /// What TLS has to say against a command: code, enhanced status and text.
-    fn refused(
-        &self,
-        command: &Result<Command, CommandFault>,
-    ) -> Option<(u16, &'static str, &'static str)> {
-        let is_clear = !self.client_channel.is_encrypted();
-        match command {
-            Ok(Command::StartTls) if self.starttls == Starttls::Off && is_clear => {
-                Some((502, "5.5.1", "not offered here"))
-            }
-            Ok(Command::StartTls) if !is_clear => Some((503, "5.5.1", "TLS is there already")),
-            Ok(Command::StartTls) if self.transaction.is_some() => {
-                Some((503, "5.5.1", "STARTTLS stands before MAIL"))
-            }
-            Ok(Command::StartTls) if self.helo.is_empty() => {
+    /// What TLS has to say against a command; `None` for one that cannot be read.
+    fn refused(&self, command: Option<&Command>) -> Option<Refused> {
+        if self.starttls.must_precede(self.client_channel, command) {
+            return Some(TLS_FIRST);
+        }
+        match command? {
+            Command::StartTls => self.starttls.refused(self.client_channel, self.said()),
+            Command::Mail(_) | Command::Rcpt(_) | Command::Data if self.needs_hello => {
                 Some((503, "5.5.1", "say hello first"))
             }
-            Ok(Command::Ehlo(_) | Command::Noop | Command::Quit | Command::StartTls) => None,
-            // RFC 3207 §4: before TLS nothing else is answered otherwise.
-            _ if self.starttls == Starttls::Required && is_clear => {
-                Some((530, "5.7.0", "Must issue a STARTTLS command first"))
-            }
-            Ok(Command::Mail(_) | Command::Rcpt(_) | Command::Data) if self.needs_hello => {
-                Some((503, "5.5.1", "say hello first"))
-            }
-            Ok(Command::Mail(mail))
-                if mail.parameters.has("REQUIRETLS") && !self.may_require_tls() =>
-            {
-                Some((550, "5.7.30", "REQUIRETLS support required"))
+            Command::Mail(mail) if mail.parameters.has("REQUIRETLS") && !self.may_require_tls() => {
+                Some(NO_REQUIRETLS)
             }
             _ => None,
+        }
+    }
+
+    /// HELO is not told from EHLO here.
+    fn said(&self) -> Said {
+        match (&self.transaction, self.helo.is_empty()) {
+            (Some(_), _) => Said::Mail,
+            (None, true) => Said::Nothing,
+            (None, false) => Said::Ehlo,
         }
     }
 
@@ -407,14 +399,13 @@ impl Passing {
         }
         if let Some(Expected::StartTls) = self.expected.front() {
             self.expected.pop_front();
-            let reply = Reply::new(220, "2.0.0", "Ready to start TLS");
-            self.acts.push_back(Act::StartTls(reply.wire().clone()));
+            self.acts.push_back(Act::StartTls(ready().wire().clone()));
         }
     }
 
     /// The reply to a greeting, with our own STARTTLS and without what is left out.
     fn hello(&self, reply: &Reply, greeting: Greeting) -> Bytes {
-        let offered = self.starttls != Starttls::Off && !self.client_channel.is_encrypted();
+        let offered = self.starttls.is_offered_over(self.client_channel);
         let added = (offered && greeting == Greeting::Ehlo).then_some("STARTTLS");
         let requiretls = (!self.may_require_tls()).then_some("REQUIRETLS");
         with_keywords(reply, added, requiretls)

@@ -15,7 +15,7 @@ use crate::wire::command::{Command, CommandFault};
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
 use crate::wire::line::LineFault;
-use crate::wire::secure::{Channel, Starttls};
+use crate::wire::secure::{Channel, NO_REQUIRETLS, Refused, Said, Starttls, TLS_FIRST, ready};
 
 /// The attributes of XFORWARD that are taken and repeated to the next hop.
 pub const XFORWARD_ATTRIBUTES: &[&str] =
@@ -203,8 +203,8 @@ impl Session {
     }
 
     fn obey(&mut self, command: Command) -> Step {
-        if self.needs_tls_first(&command) {
-            return self.refuse(530, "5.7.0", "Must issue a STARTTLS command first");
+        if self.starttls.must_precede(self.channel, Some(&command)) {
+            return self.refuse_as(TLS_FIRST);
         }
         match command {
             Command::Helo(name) => self.helo_given(Protocol::Smtp, name, Extended::No),
@@ -230,27 +230,18 @@ impl Session {
         }
     }
 
-    /// RFC 3207 §4: before TLS only NOOP, EHLO, STARTTLS and QUIT are answered otherwise.
-    fn needs_tls_first(&self, command: &Command) -> bool {
-        let may_be_said = matches!(
-            command,
-            Command::Ehlo(_) | Command::Lhlo(_) | Command::Noop | Command::StartTls | Command::Quit
-        );
-        self.starttls == Starttls::Required && !self.channel.is_encrypted() && !may_be_said
-    }
-
     fn starttls_given(&self) -> Step {
-        match (&self.state, self.starttls) {
-            _ if self.channel.is_encrypted() => self.refuse(503, "5.5.1", "TLS is there already"),
-            (_, Starttls::Off) => self.refuse(502, "5.5.1", "STARTTLS is not implemented here"),
-            (State::New, _) => self.refuse(503, "5.5.1", "say hello first"),
-            (State::Open(..), _) => self.refuse(503, "5.5.1", "STARTTLS stands before MAIL"),
-            (State::Ready(greeted) | State::Lost(greeted, _), _) if !greeted.extended => {
-                self.refuse(503, "5.5.1", "STARTTLS needs EHLO")
-            }
-            (State::Ready(_) | State::Lost(..), _) => {
-                Step::StartTls(Reply::new(220, "2.0.0", "Ready to start TLS"))
-            }
+        let said = match &self.state {
+            State::New => Said::Nothing,
+            State::Open(..) => Said::Mail,
+            State::Ready(greeted) | State::Lost(greeted, _) => match greeted.extended {
+                true => Said::Ehlo,
+                false => Said::Helo,
+            },
+        };
+        match self.starttls.refused(self.channel, said) {
+            Some(refused) => self.refuse_as(refused),
+            None => Step::StartTls(ready()),
         }
     }
 
@@ -279,7 +270,7 @@ impl Session {
         }
         let ours = ["PIPELINING".to_owned(), "ENHANCEDSTATUSCODES".to_owned()];
         let xforward = format!("XFORWARD {}", XFORWARD_ATTRIBUTES.join(" "));
-        let can_start = self.starttls != Starttls::Off && !self.channel.is_encrypted();
+        let can_start = self.starttls.is_offered_over(self.channel);
         let lines: Vec<String> = [self.hostname.clone()]
             .into_iter()
             .chain(ours)
@@ -367,8 +358,7 @@ impl Session {
             return Some(self.refuse(555, "5.5.4", "parameters need EHLO"));
         }
         if parameters.has("REQUIRETLS") && !self.may_require_tls() {
-            // RFC 8689 §4.2.1: a message that needs it goes no way that lacks it.
-            return Some(self.refuse(550, "5.7.30", "REQUIRETLS support required"));
+            return Some(self.refuse_as(NO_REQUIRETLS));
         }
         let refused = self.offer.not_allowed(parameters)?.to_owned();
         Some(self.refuse(555, "5.5.4", &format!("{refused} is not offered here")))
@@ -386,6 +376,10 @@ impl Session {
 
     fn refuse(&self, code: u16, enhanced: &str, text: &str) -> Step {
         Step::Say(self.refusal(code, enhanced, text))
+    }
+
+    fn refuse_as(&self, (code, enhanced, text): Refused) -> Step {
+        self.refuse(code, enhanced, text)
     }
 
     fn refusal(&self, code: u16, enhanced: &str, text: &str) -> Reply {
