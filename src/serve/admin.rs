@@ -21,6 +21,7 @@ use crate::guard::loops::LoopHealth;
 use crate::guard::tap::Tap;
 use crate::judge::policy::Mode;
 use crate::judge::subject::TapKind;
+use crate::mail::limits_of_tls::CERTIFICATE_ENDS_SOON;
 use crate::mail::time::Timestamp;
 use crate::meter::{
     AUDIT_LOST, AUDIT_UP, AUDIT_WAITING, CLIENT_SESSIONS, HELD_BYTES, HELD_COPIES, HELD_DROPPED,
@@ -363,7 +364,16 @@ impl Admin {
 
     fn notices(&self, store: &StoreHealth) -> Vec<String> {
         let undeclared = store.undeclared.iter().map(|ip| format!("{ip} {UNDECLARED}"));
-        self.sandbox().notice().into_iter().chain(undeclared).collect()
+        let now = self.guard.now();
+        let ending = self.certificate_ends();
+        let ending =
+            ending.filter(|until| *until >= now && *until < now.plus(CERTIFICATE_ENDS_SOON));
+        let ending = ending.map(|until| {
+            format!(
+                "the certificate that clients are shown ends at {until}: renew it and send SIGHUP"
+            )
+        });
+        self.sandbox().notice().into_iter().chain(ending).chain(undeclared).collect()
     }
 
     fn sandbox(&self) -> InForce {

@@ -594,3 +594,21 @@ async fn the_pass_through_speaks_tls_on_both_sides() {
     stopper.drain();
     serving.await.unwrap();
 }
+
+/// Who looks at the status learns of the end of a certificate before it has come.
+#[tokio::test]
+async fn the_status_says_when_the_certificate_ends() {
+    let tls = "[outbound]\nlisten = [\"127.0.0.1:0\"]\nnext_hop = [\"127.0.0.1:1\"]\n[tls]\n\
+               certificate_file = \"certificate.pem\"\nkey_file = \"key.pem\"\n\
+               [dns]\nservers = [\"127.0.0.1:9\"]\n[admin]\nconsole = \"\"\n";
+    for (dates, troubles, notices) in
+        [(Dates::Always, 0, 0), (Dates::EndsSoon, 0, 1), (Dates::Ended, 1, 0)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        Authority::new().issue(&[NAME], dates).files(folder.path());
+        let config = config(&format!("{SITE}{tls}"), folder.path());
+        let status = Server::start(&config).await.unwrap().status();
+        let of = |told: &[String]| told.iter().filter(|told| told.contains("certificate")).count();
+        assert_eq!((of(&status.troubles), of(&status.notices)), (troubles, notices), "{status:?}");
+    }
+}

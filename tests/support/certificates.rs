@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -30,6 +31,8 @@ pub enum Dates {
     Always,
     /// It ended in 2020.
     Ended,
+    /// It ends three days from now.
+    EndsSoon,
 }
 
 impl Authority {
@@ -49,9 +52,17 @@ impl Authority {
     pub fn issue(&self, names: &[&str], dates: Dates) -> Issued {
         let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names).unwrap();
-        if dates == Dates::Ended {
-            params.not_before = date_time_ymd(2019, 1, 1);
-            params.not_after = date_time_ymd(2020, 1, 1);
+        match dates {
+            Dates::Always => {}
+            Dates::Ended => {
+                params.not_before = date_time_ymd(2019, 1, 1);
+                params.not_after = date_time_ymd(2020, 1, 1);
+            }
+            Dates::EndsSoon => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+                params.not_after =
+                    date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3 * 86_400);
+            }
         }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
