@@ -1,9 +1,9 @@
 //! Clients that mean harm, before the daemon as a real process: what they cost it in memory, and
 //! that everybody else is served.
 //!
-//! Goal: no client makes the daemon grow by more than `GROWTH_MIB_MAX`, panic, or turn others away. Method: a
-//! guard with little room for messages, many hostile clients over TCP, and its peak of memory as
-//! the kernel counts it (`VmHWM`). Nothing is measured in time.
+//! Goal: no client makes the daemon grow by more than `GROWTH_MIB_MAX`, panic, or turn others away.
+//! Method: a guard with little room for messages, many hostile clients over TCP, and its peak of
+//! memory as the kernel counts it (`VmHWM`). Nothing is measured in time.
 
 use std::net::SocketAddr;
 
@@ -348,7 +348,7 @@ fn strange_bytes_everywhere_get_a_reply() {
 /// A client that gives nothing but keeps its connection is no trouble for the others: it takes a
 /// place and little memory.
 #[test]
-fn a_thousand_idle_sessions_take_little() {
+fn hundreds_of_idle_sessions_take_little() {
     let sink = Sink::smtp();
     let guard = Guard::start(settings(&sink));
     let idle = served(&guard, &sink);

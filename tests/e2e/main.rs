@@ -39,6 +39,8 @@ mod ledger;
 mod mail;
 mod pass;
 mod process;
+#[path = "../support/random.rs"]
+mod random;
 mod scenarios;
 #[path = "../support/schema.rs"]
 mod schema;

@@ -19,7 +19,8 @@ use replyguard::judge::classify::Class;
 use replyguard::judge::decision::Action;
 use tokio::io::AsyncReadExt;
 
-use crate::disk::{Faults, ModelDisk, Random};
+use crate::disk::{Faults, ModelDisk};
+use crate::random::Random;
 use crate::records::{delivered, event, records};
 use crate::schema::assert_valid;
 

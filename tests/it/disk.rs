@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use replyguard::audit::disk::{Disk, DiskFile, How};
 
+use crate::random::Random;
+
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct ModelDisk(Arc<Mutex<State>>);
@@ -66,18 +68,6 @@ enum Change {
     Set(PathBuf, usize),
     Move(PathBuf, PathBuf, usize),
     Unset(PathBuf),
-}
-
-/// A small random source, so that a failing case can be run again.
-pub struct Random(pub u64);
-
-impl Random {
-    /// The next number below `bound`.
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound.max(1)
-    }
 }
 
 impl ModelDisk {

@@ -11,8 +11,9 @@ use replyguard::mail::limits::{
 use replyguard::serve::smtp::Stopping;
 use tokio::time::{Instant, sleep};
 
-use crate::disk::{Faults, ModelDisk, Random};
+use crate::disk::{Faults, ModelDisk};
 use crate::hop::{Act, Fate, Hop, Net, Stage, USUAL};
+use crate::random::Random;
 use crate::rig::{Client, Rig, SITE, Said, config, letter};
 
 const A: &str = "192.0.2.1:25";

@@ -272,10 +272,10 @@ fn every_test_that_the_threat_model_names_is_there() {
     let named: Vec<(&str, &str)> =
         text.split('`').skip(1).step_by(2).filter_map(|word| word.split_once("::")).collect();
     assert!(named.len() > 40, "only {} are named", named.len());
-    let mut files = Vec::new();
-    for folder in ["src", "tests"] {
-        collect(&root().join(folder), &mut files);
-    }
+    let files: Vec<PathBuf> = ["src", "tests"]
+        .iter()
+        .flat_map(|folder| files_below(&root().join(folder), "rs"))
+        .collect();
     let is_there = |(file, test): &(&str, &str)| {
         files.iter().any(|path| {
             let stem = match path.file_stem().and_then(|stem| stem.to_str()) {
@@ -288,15 +288,4 @@ fn every_test_that_the_threat_model_names_is_there() {
     };
     let missing: Vec<_> = named.iter().filter(|named| !is_there(named)).collect();
     assert!(missing.is_empty(), "SECURITY.md names tests that are not there: {missing:?}");
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => collect(&path, files),
-            false if path.extension().is_some_and(|end| end == "rs") => files.push(path),
-            false => {}
-        }
-    }
 }

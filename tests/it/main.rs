@@ -36,6 +36,8 @@ mod known;
 mod licences;
 mod loops;
 mod quarantine;
+#[path = "../support/random.rs"]
+mod random;
 mod records;
 mod relay;
 mod remembered;

@@ -17,7 +17,8 @@ use replyguard::judge::decision::{Action, Decision, Reason, Verdict};
 use replyguard::mail::envelope::{Envelope, Recipient};
 use replyguard::mail::time::Timestamp;
 
-use crate::disk::{Faults, ModelDisk, Random};
+use crate::disk::{Faults, ModelDisk};
+use crate::random::Random;
 use crate::records::{NOW, decision, envelope, event};
 
 const CAMPAIGN: CampaignKey = CampaignKey(77);

@@ -21,8 +21,9 @@ use tokio::io::duplex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::disk::{Faults, ModelDisk, Random};
+use crate::disk::{Faults, ModelDisk};
 use crate::hop::{Act, Hop, Net, Stage, USUAL, could_end, shown};
+use crate::random::Random;
 use crate::rig::{Client, Rig, SITE, config};
 
 const SEEDS: u64 = 1000;

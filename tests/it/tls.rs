@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use replyguard::mail::limits::EHLO_AGE_MAX;
 use replyguard::mail::limits_of_tls::TLS_FAILED_FOR;
@@ -68,6 +69,10 @@ impl Before {
     }
 }
 
+fn count(handshakes: &AtomicU64) -> u64 {
+    handshakes.load(Ordering::Relaxed)
+}
+
 #[tokio::test]
 async fn a_letter_comes_in_over_starttls_and_its_received_line_says_so() {
     let before = before(Starttls::Offered, Begins::Asked).await;
@@ -117,15 +122,12 @@ async fn commands_in_the_clear_behind_starttls_are_never_read() {
             client.send(format!("STARTTLS\r\n{injected}")).await;
             let said = client.reply().await.0;
             assert!(said.starts_with("421 4.7.0 something came in the clear"), "{said}");
-            assert_eq!(
-                before.tls.handshakes.injected.load(std::sync::atomic::Ordering::Relaxed),
-                1
-            );
+            assert_eq!(count(&before.tls.handshakes.injected), 1);
         } else {
             // Behind the 220 it is no TLS either: the handshake fails.
             assert_eq!(client.ask("STARTTLS").await.code(), 220);
             client.send(injected).await;
-            assert_eq!(before.tls.handshakes.made.load(std::sync::atomic::Ordering::Relaxed), 0);
+            assert_eq!(count(&before.tls.handshakes.made), 0);
         }
         let mut rest = Vec::new();
         let _ = client.into_stream().read_to_end(&mut rest).await;
@@ -161,7 +163,7 @@ async fn below_tls_1_2_there_is_no_handshake() {
     let _ = stream.read_to_end(&mut answer).await;
     // An alert, fatal, protocol_version (RFC 5246 §7.2).
     assert_eq!((answer[0], answer[5], answer[6]), (21, 2, 70), "{answer:?}");
-    assert_eq!(before.tls.handshakes.failed.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(count(&before.tls.handshakes.failed), 1);
 }
 
 /// TLS 1.1, ECDHE with RSA and AES-128-CBC-SHA, with the extensions that are looked for before the
@@ -195,7 +197,7 @@ async fn a_slow_handshake_ends() {
             assert_eq!(client.ask("STARTTLS").await.code(), 220);
         }
         assert_eq!(client.line().await, None);
-        assert_eq!(before.tls.handshakes.failed.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(count(&before.tls.handshakes.failed), 1);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use replyguard::mail::hex::hex;
 use replyguard::tls::client::{Connector, Trust};
 use replyguard::tls::server::{Acceptor, Identity};
 
@@ -68,7 +69,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let hash = digest(&SHA256, certificate.der());
         Issued {
-            fingerprint: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: hex(hash.as_ref()),
             certificate: certificate.pem(),
             key: key.serialize_pem(),
         }

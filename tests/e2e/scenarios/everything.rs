@@ -17,6 +17,7 @@ use crate::dns::{Fault, Times};
 use crate::guard::{Guard, Settings};
 use crate::ledger::{Balance, Entry, Ledger, Place, mark};
 use crate::mail::{letter, own_bounce, vacation_reply};
+use crate::random::Random;
 use crate::sink::{Act, Sink, Stage, troubles};
 use crate::wait::within;
 
@@ -140,10 +141,7 @@ fn sender(
                 Some(500..) => sent.returned.push(entry()),
                 // The last word is about those whom RCPT accepted.
                 Some(200..300) if code == 250 => {}
-                Some(200..300) if code >= 500 && answer.recipients.len() > index => {
-                    sent.returned.push(entry());
-                }
-                None if code >= 500 => sent.returned.push(entry()),
+                Some(200..300) | None if code >= 500 => sent.returned.push(entry()),
                 _ => left.push(recipient),
             }
         }
@@ -262,17 +260,4 @@ fn account(ledger: &Ledger, sent: &Sent, faults: &[usize; FAULTS]) {
     assert!(lost.is_empty() && strange.is_empty(), "lost {lost:?}, never sent {strange:?}");
     assert!(untold.is_empty(), "twice without a reason: {untold:?}");
     assert_eq!(forged, 0, "an answer went to a forged sender");
-}
-
-/// Numbers by chance, the same for the same seed (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
 }
