@@ -12,6 +12,10 @@
     reason = "a measure that cannot be taken ends"
 )]
 
+#[allow(dead_code, reason = "other measures need more of it")]
+#[path = "shared/processes.rs"]
+mod processes;
+
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -32,6 +36,8 @@ use replyguard::store::keyed::StoreKey;
 use replyguard::store::memory::{self, Memory};
 use replyguard::store::rows::{self, Change, Row};
 use replyguard::store::{Request, Store, StoreError};
+
+use crate::processes::our_mib;
 
 // As in the program: what memory is taken depends on it.
 #[global_allocator]
@@ -154,7 +160,7 @@ fn fill(path: &Path, records: u64) {
 fn measure(path: &Path, records: u64) {
     let (apart, measured) = (SPREAD / u32::try_from(records).unwrap(), measured_of(records));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let without = mib("VmRSS:");
+    let without = our_mib("VmRSS");
     runtime.block_on(async {
         let (store, damage) = Embedded::open(settings(path.to_owned()), keys()).unwrap();
         assert_eq!(damage, None);
@@ -180,7 +186,7 @@ fn measure(path: &Path, records: u64) {
         }
         took.sort_by(f64::total_cmp);
         let (half, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
-        let (memory, peak) = (mib("VmRSS:") - without, mib("VmHWM:") - without);
+        let (memory, peak) = (our_mib("VmRSS") - without, our_mib("VmHWM") - without);
         println!("{one} {half} {p99} {memory} {peak}");
         for n in records.. {
             add(&store, n, apart).await;
@@ -191,13 +197,16 @@ fn measure(path: &Path, records: u64) {
 /// What the store in memory takes beside what it counts.
 fn front(records: u64) {
     let settings = memory::Settings { bytes_max: MEMORY, ..settings(PathBuf::new()).file };
-    let (memory, without) = (Memory::new(settings, keys().current), mib("VmRSS:"));
+    let (memory, without) = (Memory::new(settings, keys().current), our_mib("VmRSS"));
     for n in 0..records {
         memory.keep(&record(n, Duration::from_millis(50))).unwrap();
     }
     let (kept, bytes) = memory.size();
     let counted = bytes as f64 / f64::from(1 << 20);
-    println!("{kept} records in memory: {:.0} MiB, {counted:.0} counted", mib("VmRSS:") - without);
+    println!(
+        "{kept} records in memory: {:.0} MiB, {counted:.0} counted",
+        our_mib("VmRSS") - without
+    );
 }
 
 async fn add(store: &Embedded, n: u64, apart: Duration) {
@@ -252,10 +261,4 @@ fn record(n: u64, apart: Duration) -> Inbound {
         findings: vec![findings],
         gaps: Vec::new(),
     }
-}
-
-fn mib(of: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(of)).unwrap();
-    line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }

@@ -16,6 +16,9 @@
 
 #[path = "../tests/support/dns.rs"]
 mod dns;
+#[allow(dead_code, reason = "another measure needs more of it")]
+#[path = "shared/processes.rs"]
+mod processes;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -36,6 +39,8 @@ use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::{DkimSigner, Done};
 use replyguard::wire::milter::frame;
 use rustls_pki_types::PrivatePkcs8KeyDer;
+
+use crate::processes::{OWN_TIME, mib, ticks};
 
 const CONNECTIONS: usize = 20;
 const WARM_UP: usize = 200;
@@ -226,39 +231,15 @@ impl Milter {
         talk.flush()
     }
 
-    /// Of the processes of this filter's group.
-    fn sum(&self, of: impl Fn(&Path) -> Option<u64>) -> u64 {
-        let group = self.process.id().to_string();
-        let mut sum = 0;
-        for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-            if rest.split_whitespace().nth(2) == Some(&group) {
-                sum += of(&entry.path()).unwrap_or(0);
-            }
-        }
-        sum
-    }
-
     /// CPU time in hundredths of a second.
     fn ticks(&self) -> u64 {
-        self.sum(|process| {
-            let stat = fs::read_to_string(process.join("stat")).ok()?;
-            let rest: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-            Some(rest.get(11)?.parse::<u64>().ok()? + rest.get(12)?.parse::<u64>().ok()?)
-        })
+        ticks(self.process.id(), OWN_TIME)
     }
 
-    /// A figure of `/proc/…/status`, in MiB: `VmHWM` is the peak with the program's own text and
-    /// libraries, `RssAnon` what it has now without them.
+    /// `VmHWM` is the peak with the program's own text and libraries, `RssAnon` what it has now
+    /// without them.
     fn mib(&self, name: &str) -> f64 {
-        let kib = self.sum(|process| {
-            let status = fs::read_to_string(process.join("status")).ok()?;
-            let line =
-                status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            line.split_whitespace().next()?.parse().ok()
-        });
-        kib as f64 / 1024.0
+        mib(self.process.id(), name)
     }
 }
 

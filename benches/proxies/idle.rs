@@ -6,8 +6,8 @@ use std::thread::scope;
 
 use crate::driver::Talk;
 use crate::guard::{Guard, Settings};
+use crate::processes::{child, mib};
 use crate::sink;
-use crate::{child, mib};
 
 /// Idle sessions at once.
 const IDLE: usize = 10_000;

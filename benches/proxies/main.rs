@@ -32,6 +32,8 @@ mod idle;
 mod mail;
 #[path = "../../tests/e2e/process.rs"]
 mod process;
+#[path = "../shared/processes.rs"]
+mod processes;
 #[path = "../../tests/support/schema.rs"]
 mod schema;
 #[path = "../../tests/e2e/servers/mod.rs"]
@@ -48,6 +50,7 @@ use crate::claim::Port;
 use crate::driver::{Letters, paced, sent};
 use crate::guard::Guard;
 use crate::process::Process;
+use crate::processes::{TIME_WITH_CHILDREN, child, mib, ticks};
 use crate::servers::Instance;
 use crate::servers::postfix::{self, Postfix};
 
@@ -270,57 +273,11 @@ fn smtp_source(to: SocketAddr, count: usize, bytes: usize, options: &[&str]) {
 
 /// What `work` on so many messages takes of wall time, and of the group's CPU time.
 fn measured(group: Option<u32>, count: usize, work: impl FnOnce()) -> Figure {
-    let ticks = || group.map_or(0, |group| of_group(group, cpu_ticks).iter().sum::<u64>());
-    let (before, began) = (ticks(), Instant::now());
+    let taken = || group.map_or(0, |group| ticks(group, TIME_WITH_CHILDREN));
+    let (before, began) = (taken(), Instant::now());
     work();
     let rate = count as f64 / began.elapsed().as_secs_f64();
-    // A tick is a hundredth of a second (proc(5), as Linux is built everywhere).
-    Figure { rate, cpu: (ticks() - before) as f64 * 10_000.0 / count as f64 }
-}
-
-/// Processes of a group: what `of` finds of each, given its number and its `stat` after the name.
-fn of_group(group: u32, of: impl Fn(&str, &[&str]) -> Option<u64>) -> Vec<u64> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let process = entry.path();
-        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
-        let fields: Vec<&str> = rest.split(' ').collect();
-        if fields.get(2) == Some(&group.to_string().as_str()) {
-            found.extend(of(process.to_str().unwrap(), &fields));
-        }
-    }
-    found
-}
-
-/// User and system time, its own and that of its children that have ended.
-fn cpu_ticks(_: &str, stat: &[&str]) -> Option<u64> {
-    stat.get(11..15)?.iter().map(|field| field.parse::<u64>().ok()).sum()
-}
-
-/// A figure of `/proc/…/status` summed over a group, in MiB.
-pub fn mib(group: u32, name: &str) -> f64 {
-    let kib = of_group(group, |process, _| {
-        let status = std::fs::read_to_string(format!("{process}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.split_whitespace().next()?.parse().ok()
-    });
-    kib.iter().sum::<u64>() as f64 / 1024.0
-}
-
-/// The process of this program that it started last and that runs this file.
-pub fn child(program: &str) -> Option<u32> {
-    let us = std::process::id().to_string();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
-        let is_ours = rest.split(' ').nth(1) == Some(&us);
-        if is_ours && head.ends_with(&format!("({program}")) {
-            found.extend(head.split(' ').next().and_then(|number| number.parse::<u32>().ok()));
-        }
-    }
-    found.into_iter().max()
+    Figure { rate, cpu: (taken() - before) as f64 * 10_000.0 / count as f64 }
 }
 
 fn sink() -> (Instance, Port) {
