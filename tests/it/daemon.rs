@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use replyguard::config::{Config, World};
 use replyguard::serve::sandbox;
@@ -24,6 +25,9 @@ struct Daemon {
     folder: PathBuf,
     _dns: TestDns,
 }
+
+/// How long a daemon may be silent before a test gives up on it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const ZONE: &str = "
     victim.example MX 10 mx.victim.example
@@ -70,7 +74,8 @@ impl Daemon {
     /// The next line of its log with these words.
     fn heard(&mut self, words: &str) -> String {
         loop {
-            let line = self.lines.recv().unwrap_or_else(|_| panic!("it ended:\n{}", self.log));
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|why| panic!("no {words:?}: {why}:\n{}", self.log));
             self.log.push_str(&line);
             self.log.push('\n');
             if line.contains(words) {
