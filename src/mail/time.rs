@@ -54,7 +54,7 @@ impl Timestamp {
     /// The form of a header field's date, in UTC: `Sat, 21 Nov 2026 17:38:59 +0000`.
     pub fn header_date(self) -> String {
         let zoned = self.jiff().to_zoned(jiff::tz::TimeZone::UTC);
-        zoned.strftime("%a, %-d %b %Y %H:%M:%S +0000").to_string()
+        jiff::fmt::rfc2822::to_string(&zoned).unwrap_or_default()
     }
 
     fn jiff(self) -> jiff::Timestamp {
@@ -65,8 +65,7 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with milliseconds: `2026-11-21T17:38:59.000Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let zoned = self.jiff().to_zoned(jiff::tz::TimeZone::UTC);
-        write!(f, "{}", zoned.strftime("%Y-%m-%dT%H:%M:%S.%3fZ"))
+        write!(f, "{:.3}", self.jiff())
     }
 }
 
