@@ -84,26 +84,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             Stream::Gone => Poll::Ready(Ok(())),
         }
     }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Stream::Clear(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
-            Stream::Encrypted(stream) => {
-                Pin::new(stream.as_mut()).poll_write_vectored(context, pieces)
-            }
-            Stream::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Clear(stream) => stream.is_write_vectored(),
-            Stream::Encrypted(stream) => stream.is_write_vectored(),
-            Stream::Gone => false,
-        }
-    }
 }
