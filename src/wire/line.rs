@@ -132,6 +132,13 @@ impl ContentReader {
                 }
                 continue;
             }
+            let ahead = match sound_lines(ahead) {
+                0 => ahead,
+                sound => {
+                    safe += sound;
+                    buffer.get(safe..).unwrap_or_default()
+                }
+            };
             let Some(end) = memchr::memchr2(b'\r', b'\n', ahead) else {
                 return give(buffer, buffer.len());
             };
@@ -162,6 +169,9 @@ impl ContentReader {
     }
 
     fn beginning(&self, ahead: &[u8]) -> Beginning {
+        if matches!(ahead, [first, _, ..] if begins_no_dots(*first)) {
+            return Beginning::Ordinary;
+        }
         let run = ahead.iter().take(DOT_RUN_BYTES_MAX).take_while(|b| matches!(b, b'.' | 0));
         let run = run.count();
         let dots = ahead.get(..run).unwrap_or_default();
@@ -202,6 +212,28 @@ impl ContentReader {
 /// Gives out the first `length` bytes; `None` when that is nothing.
 fn give(buffer: &mut BytesMut, length: usize) -> Option<Content> {
     (length > 0).then(|| Content::Bytes(buffer.split_to(length).freeze()))
+}
+
+/// Whether a line that begins so is none of dots.
+fn begins_no_dots(first: u8) -> bool {
+    !matches!(first, b'.' | 0)
+}
+
+/// Bytes at the beginning of these that nobody could misread, up to the beginning of a line: lines
+/// that end in CRLF and hold no other CR or LF, each followed by one that does not begin as a line
+/// of dots does. Nearly all mail is made of nothing else, so it is worth a look of its own.
+fn sound_lines(ahead: &[u8]) -> usize {
+    let mut sound = 0;
+    for end in memchr::memchr_iter(b'\n', ahead) {
+        let line = ahead.get(sound..end).and_then(|line| line.strip_suffix(b"\r"));
+        let is_sound = line.is_some_and(|line| memchr::memchr(b'\r', line).is_none());
+        let next = ahead.get(end + 1);
+        if !is_sound || !next.is_some_and(|first| begins_no_dots(*first)) {
+            break;
+        }
+        sound = end + 1;
+    }
+    sound
 }
 
 #[cfg(test)]
