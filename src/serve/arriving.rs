@@ -42,11 +42,16 @@ pub struct Arriving<'a, S> {
 impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
     /// The first `inspect_max` bytes, or all of it; and whether its line ends are sound so far.
     pub async fn first(&mut self, inspect_max: usize) -> Result<(Bytes, LineEnds), Gone> {
-        let mut first = BytesMut::new();
+        // Most messages come in one piece, which need not be copied.
+        let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
         let mut line_ends = LineEnds::Sound;
-        while first.len() < inspect_max {
+        while only.len() + joined.len() < inspect_max {
             match self.next_content().await? {
-                Some(Content::Bytes(bytes)) => first.extend_from_slice(&bytes),
+                Some(Content::Bytes(bytes)) if only.is_empty() && joined.is_empty() => only = bytes,
+                Some(Content::Bytes(bytes)) => {
+                    joined.extend_from_slice(&std::mem::take(&mut only));
+                    joined.extend_from_slice(&bytes);
+                }
                 Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
                 Some(Content::End) | None => break,
             }
@@ -54,7 +59,7 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
         if line_ends == LineEnds::Sound && self.is_refused_bare() {
             line_ends = LineEnds::Bare;
         }
-        Ok((first.freeze(), line_ends))
+        Ok((if joined.is_empty() { only } else { joined.freeze() }, line_ends))
     }
 
     fn is_refused_bare(&self) -> bool {
