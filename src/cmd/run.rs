@@ -59,8 +59,14 @@ pub fn run(file: &ConfigFile) -> Exit {
     if let Some(notice) = in_force.notice() {
         warn!("{notice}");
     }
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.worker_threads(threads()).enable_all().build() {
+    let runtime = match threads() {
+        // Why another one: it needs no locks between threads that are not there.
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        many => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(many).enable_all().build()
+        }
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(fault) => {
             error!(%fault, "the runtime cannot start");
