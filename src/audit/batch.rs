@@ -39,7 +39,11 @@ impl<J: Send + 'static> Batches<J> {
         };
         if idle {
             let turn = Turn { batches: Arc::clone(self), ended: false };
-            tokio::task::spawn_blocking(move || turn.serve());
+            tokio::spawn(async move {
+                // Why: who is about to hand in another one does so first. A thread is woken for all.
+                tokio::task::yield_now().await;
+                tokio::task::spawn_blocking(move || turn.serve());
+            });
         }
     }
 }
