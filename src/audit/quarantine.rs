@@ -126,7 +126,8 @@ pub struct Stage {
     file: Arc<dyn DiskFile>,
     slip: Slip,
     waiting: BytesMut,
-    hasher: blake3::Hasher,
+    /// Boxed, as it is two kilobytes, which every message would move about that could be held.
+    hasher: Box<blake3::Hasher>,
 }
 
 /// A message that is whole and durable, but not yet held. Dropped before `commit`, it is taken away
@@ -209,7 +210,8 @@ impl Quarantine {
         let slip = holding.slip();
         let (arrival, file) = arrival.on_disk(Arrival::begin).await?;
         let waiting = BytesMut::new();
-        Ok(Stage { arrival, file, slip, waiting, hasher: blake3::Hasher::new() })
+        let hasher = Box::default();
+        Ok(Stage { arrival, file, slip, waiting, hasher })
     }
 
     /// Holds a whole message at once; durable when it returns.

@@ -6,6 +6,7 @@
 //! schema. Bounds: `limits::RECORD_BYTES_MAX`. Standards: RFC 3339 for times.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -256,6 +257,8 @@ pub struct Ending<'a> {
     pub next_hop: Option<&'a str>,
     /// Where it is held.
     pub held: Option<HeldId>,
+    /// Bytes of the message, now that all of it was read.
+    pub size_bytes: u64,
     /// From the end of the message to the reply.
     pub took: Duration,
 }
@@ -380,6 +383,7 @@ impl Record {
         self.reply = ending.reply.map(|reply| format!("{} {}", reply.code(), reply.text()));
         self.next_hop = ending.next_hop.map(harmless);
         self.held = ending.held.map(|held| held.to_string());
+        self.size = ending.size_bytes;
         self.ms = u64::try_from(ending.took.as_millis()).unwrap_or(u64::MAX);
         self
     }
@@ -452,21 +456,38 @@ impl Record {
     /// Bytes that its line will have at most, once it has its ending: what to reserve before the
     /// message is relayed.
     pub fn room_bytes(&self) -> Result<u64, Error> {
-        let room = self.line()?.len().saturating_add(RECORD_ENDING_BYTES_MAX);
-        Ok(u64::try_from(room).unwrap_or(u64::MAX))
+        let mut line = Counted(0);
+        serde_json::to_writer(&mut line, self).map_err(|fault| self.unwritten(&fault))?;
+        let bytes = if line.0 <= RECORD_BYTES_MAX { line.0 } else { self.line()?.len() };
+        Ok(u64::try_from(bytes.saturating_add(RECORD_ENDING_BYTES_MAX)).unwrap_or(u64::MAX))
     }
 
     fn written(&self) -> Result<String, Error> {
-        serde_json::to_string(self).map_err(|fault| Error::Unwritten {
-            event: self.event.clone(),
-            fault: fault.to_string(),
-        })
+        serde_json::to_string(self).map_err(|fault| self.unwritten(&fault))
+    }
+
+    fn unwritten(&self, fault: &serde_json::Error) -> Error {
+        Error::Unwritten { event: self.event.clone(), fault: fault.to_string() }
     }
 
     /// Reads a line; `None` when it is not a record of this version.
     pub fn parse(line: &str) -> Option<Record> {
         let record: Record = serde_json::from_str(line).ok()?;
         (record.v == VERSION).then_some(record)
+    }
+}
+
+/// How many bytes were written to it; nothing is kept.
+struct Counted(usize);
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -835,6 +856,7 @@ mod tests {
             reply: Some(&reply),
             next_hop: Some(&"\u{202e}\\".repeat(4000)),
             held: Some(held),
+            size_bytes: u64::MAX,
             took: Duration::MAX,
         };
         let ended = record.ended(&ending);

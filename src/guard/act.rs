@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use ulid::Ulid;
 
-use crate::audit::quarantine::Sealed;
+use crate::audit::quarantine::{Sealed, Stage};
+use crate::audit::record::Record;
 use crate::audit::{Reservation, Treated};
 use crate::guard::inquiry::InForce;
 use crate::guard::outcome::{Outcome, Words};
@@ -52,8 +53,11 @@ pub struct Acted {
     pub protocol: Protocol,
     /// The envelope.
     pub envelope: Envelope,
-    /// The decisions as they were carried out.
+    /// The decisions as they were carried out. Changed by `decision_mut` alone once there are drafts.
     pub decisions: Vec<Decision>,
+    /// The records of these decisions, still without how it ended; empty when none were made yet, or
+    /// a decision changed since.
+    pub drafts: Vec<Record>,
     /// What came of each.
     pub outcomes: Vec<Outcome>,
     /// Bytes of the message, as far as it was read.
@@ -64,8 +68,25 @@ pub struct Acted {
     pub reservation: Option<Reservation>,
 }
 
+impl Acted {
+    /// A decision that is carried out otherwise than it was made.
+    pub fn decision_mut(&mut self, index: usize) -> Option<&mut Decision> {
+        self.drafts.clear();
+        self.decisions.get_mut(index)
+    }
+}
+
 /// Why the job ends early; the outcome that stands for everybody without one.
 pub(in crate::guard) type Stop = Outcome;
+
+/// What the next hop has of a message before its final dot.
+enum Streamed {
+    /// All; beside it what is held for others.
+    Whole(Option<Box<Sealed>>),
+    /// The beginning of one whose line ends are not sound: what is held of it for those for whom it
+    /// is held anyway, and for those who were to get it.
+    Ambiguous(Box<(Option<Stage>, Option<Stage>)>),
+}
 
 /// One message's station 8.
 pub(in crate::guard) struct Job<'a> {
@@ -95,6 +116,7 @@ impl Guard {
             protocol,
             envelope,
             decisions,
+            drafts: Vec::new(),
             outcomes: Vec::new(),
             size_bytes,
             next_hop: None,
@@ -162,8 +184,10 @@ impl Job<'_> {
     pub(in crate::guard) fn line_ends_are_unsound(&mut self) {
         let null = self.acted.envelope.reverse_path().is_null();
         let change = if null { hold_for_line_ends } else { refuse_for_line_ends };
-        for decision in &mut self.acted.decisions {
-            change(decision, self.line_ends);
+        for index in 0..self.acted.decisions.len() {
+            if let Some(decision) = self.acted.decision_mut(index) {
+                change(decision, self.line_ends);
+            }
         }
     }
 
@@ -205,7 +229,7 @@ impl Job<'_> {
 
     /// Room for the records of this message, before anybody hears of it.
     async fn reserve(&mut self) -> Result<(), Stop> {
-        let records = self.guard.records(&self.acted, self.told);
+        self.acted.drafts = self.guard.records(&self.acted, self.told);
         // Why: whoever only observes must not be the reason why a response waits.
         let delivers = |decision: &Decision| decision.action == Action::Deliver;
         let observes = self.told.in_force.policy.mode == Mode::Observe;
@@ -213,7 +237,7 @@ impl Job<'_> {
             true => Treated::AsPersonal,
             false => Treated::ByClass,
         };
-        match self.guard.trail().reserve_as(&records, treated).await {
+        match self.guard.trail().reserve_as(&self.acted.drafts, treated).await {
             Ok(reservation) => {
                 self.acted.reservation = Some(reservation);
                 Ok(())
@@ -301,7 +325,7 @@ impl Job<'_> {
             return Err(self.refused_for_all(plan, later.clone()));
         }
         for (index, reply) in refused {
-            if let Some(decision) = self.acted.decisions.get_mut(index) {
+            if let Some(decision) = self.acted.decision_mut(index) {
                 hold_for_refusal(decision, &format!("{} {}", reply.code(), reply.text()));
             }
             plan.hold.push(index);
@@ -309,13 +333,31 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Streams the message to the next hop, and to the disk what is held of it.
+    /// Gives the message to the next hop, and holds the copies that are to be held.
     async fn relay<R: Rest>(
         &mut self,
         plan: &Plan,
         content: &mut Coming<'_, R>,
         mut transaction: Transaction,
     ) -> Result<(), Stop> {
+        match self.stream(plan, content, &mut transaction).await? {
+            Streamed::Whole(sealed) => self.finish(plan, content, transaction, sealed).await,
+            Streamed::Ambiguous(stages) => {
+                let (held, fallback) = *stages;
+                // Dropped without a final dot: the next hop forgets the message.
+                drop(transaction);
+                Box::pin(self.ambiguous_below(plan, content, held, fallback)).await
+            }
+        }
+    }
+
+    /// Streams the message to the next hop, and to the disk what is held of it.
+    async fn stream<R: Rest>(
+        &mut self,
+        plan: &Plan,
+        content: &mut Coming<'_, R>,
+        transaction: &mut Transaction,
+    ) -> Result<Streamed, Stop> {
         let mut held = match plan.hold.is_empty() {
             true => None,
             false => {
@@ -350,21 +392,19 @@ impl Job<'_> {
                 Err(RestFault::Gone(_)) => return Err(Outcome::Unanswered),
                 Err(RestFault::LineEnds(line_ends)) => {
                     self.line_ends = line_ends;
-                    // Dropped without a final dot: the next hop forgets the message.
-                    drop(transaction);
-                    return Box::pin(self.ambiguous_below(plan, content, held, fallback)).await;
+                    return Ok(Streamed::Ambiguous(Box::new((held, fallback))));
                 }
             };
             self.acted.size_bytes += piece.as_ref().map_or(0, Bytes::len) as u64;
         }
-        drop(fallback);
         let sealed = match held {
             Some(stage) => {
-                Some(Box::pin(stage.seal()).await.map_err(|fault| self.not_held(&fault))?)
+                let sealed = Box::pin(stage.seal()).await;
+                Some(Box::new(sealed.map_err(|fault| self.not_held(&fault))?))
             }
             None => None,
         };
-        self.finish(plan, content, transaction, sealed).await
+        Ok(Streamed::Whole(sealed))
     }
 
     /// The final dot, the next hop's answer, and what follows from it.
@@ -373,7 +413,7 @@ impl Job<'_> {
         plan: &Plan,
         content: &mut Coming<'_, R>,
         transaction: Transaction,
-        sealed: Option<Sealed>,
+        sealed: Option<Box<Sealed>>,
     ) -> Result<(), Stop> {
         let finishing = transaction.finish();
         tokio::pin!(finishing);

@@ -139,7 +139,7 @@ impl Job<'_> {
     pub(in crate::guard) async fn fallback(&mut self, indices: &[usize]) -> Result<Stage, Error> {
         let kept: Vec<Decision> = self.acted.decisions.clone();
         for index in indices {
-            if let Some(decision) = self.acted.decisions.get_mut(*index) {
+            if let Some(decision) = self.acted.decision_mut(*index) {
                 hold_for_line_ends(decision, LineEnds::Ambiguous);
             }
         }
@@ -171,11 +171,14 @@ impl Job<'_> {
 
     pub(in crate::guard) fn know_held(&mut self, indices: &[usize], id: HeldId) {
         for index in indices {
-            let Some(decision) = self.acted.decisions.get_mut(*index) else { continue };
-            if decision.action != Action::Quarantine {
+            let Some(decision) = self.acted.decisions.get(*index) else { continue };
+            let mut reason = decision.reason;
+            if decision.action != Action::Quarantine
+                && let Some(decision) = self.acted.decision_mut(*index)
+            {
                 hold_for_line_ends(decision, self.line_ends);
+                reason = decision.reason;
             }
-            let reason = decision.reason;
             self.know(*index, Outcome::Held { id, reason });
         }
     }
@@ -184,7 +187,7 @@ impl Job<'_> {
     pub(in crate::guard) fn keeps_pending_names(&mut self, indices: &[usize], fault: &Error) {
         tracing::error!(event = %self.acted.event, %fault, "a held copy keeps its pending names");
         for index in indices {
-            if let Some(decision) = self.acted.decisions.get_mut(*index) {
+            if let Some(decision) = self.acted.decision_mut(*index) {
                 decision.text.push_str(
                     " Its files could not be named: they end in .pending until the next try or \
                      start.",

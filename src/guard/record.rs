@@ -67,7 +67,7 @@ impl Guard {
     /// There was no room: everything was deferred, and the record of that is best effort.
     async fn unreserved(
         &self,
-        acted: &Acted,
+        acted: &mut Acted,
         told: &Told<'_>,
         took: Duration,
     ) -> Result<(), Error> {
@@ -82,9 +82,13 @@ impl Guard {
         })
     }
 
-    fn ended(&self, acted: &Acted, told: &Told<'_>, took: Duration) -> Vec<Record> {
+    fn ended(&self, acted: &mut Acted, told: &Told<'_>, took: Duration) -> Vec<Record> {
         let all = answer::replies(&acted.outcomes, Ok(()), acted.protocol, acted.event);
-        let records = self.records(acted, told).into_iter().zip(&acted.outcomes);
+        let records = match std::mem::take(&mut acted.drafts) {
+            none if none.is_empty() => self.records(acted, told),
+            drafts => drafts,
+        };
+        let records = records.into_iter().zip(&acted.outcomes);
         let ended = records.enumerate().map(|(index, (record, outcome))| {
             let reply: Option<&Reply> = match acted.protocol {
                 Protocol::Smtp => all.first(),
@@ -95,7 +99,9 @@ impl Guard {
                 _ => None,
             };
             let next_hop = acted.next_hop.as_deref();
-            let ending = Ending { outcome: Some(ended(outcome)), reply, next_hop, held, took };
+            let size_bytes = acted.size_bytes;
+            let outcome = Some(ended(outcome));
+            let ending = Ending { outcome, reply, next_hop, held, size_bytes, took };
             record.ended(&ending)
         });
         ended.collect()
