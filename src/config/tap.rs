@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::config::file::{Section, Source, Written};
 use crate::config::sections::{allow_clients, to_usize, values};
 use crate::config::tls::{self, Least, Wanted};
-use crate::config::words::network;
+use crate::config::words::{absolute, network};
 use crate::mail::address::Domain;
 use crate::mail::limits::TAP_SESSIONS_MAX;
 use crate::mail::limits_of_clients::PASS_CLIENT_SESSIONS_MAX;
@@ -86,7 +86,7 @@ pub fn tap(
     });
     inner.end(source);
     let pass = smtp(&mut section, source, folder, identity);
-    let (http, http_token) = http(&mut section, source);
+    let (http, http_token) = http(&mut section, source, folder);
     section.end(source);
     let bytes = |size: Option<u64>, default| to_usize(size.unwrap_or(default));
     let tap = Tap {
@@ -108,14 +108,20 @@ pub fn tap(
     (tap, relays)
 }
 
-fn http(section: &mut Section<'_>, source: &mut Source<'_>) -> (Vec<Endpoint>, Option<String>) {
+fn http(
+    section: &mut Section<'_>,
+    source: &mut Source<'_>,
+    folder: &Path,
+) -> (Vec<Endpoint>, Option<String>) {
     let mut inner = section.section(source, "http");
     let listen = inner.list(source, "listen", |text| Ok(Endpoint::parse(text)?));
     let token = inner.value(source, "token_file", |path| {
         if path.is_empty() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(path).map_err(|fault| format!("{path}: {fault}"))?;
+        let path = absolute(path, folder)?;
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|fault| format!("{}: {fault}", path.display()))?;
         match text.trim() {
             token if token.len() >= 16 => Ok(Some(token.to_owned())),
             _ => Err("the token must have 16 characters at least".to_owned()),

@@ -48,6 +48,17 @@ fn all_of(config: &Config) -> String {
     )
 }
 
+/// Goal: a token stands beside the configuration that names it, as every other file may.
+/// Method: the folder is not the one that the test runs in.
+#[test]
+fn the_token_is_looked_for_beside_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("token"), "sixteen characters\n").unwrap();
+    let text = "[tap.http]\nlisten = [\"127.0.0.1:1\"]\ntoken_file = \"token\"\n";
+    let config = Config::read("test", text, folder.path(), &world()).unwrap();
+    assert_eq!(config.tap.http_token.as_deref(), Some("sixteen characters"));
+}
+
 /// Goal: each broken file meets exactly the complaints written beside it.
 /// Method: every `tests/config/bad-*.toml` has a `bad-*.faults` with what is printed.
 #[test]
