@@ -271,16 +271,21 @@ impl AutoSubmitted {
     /// `auto-reply` and the like are taken for `auto-replied`: what they mean is plain.
     pub fn parse(value: &str) -> Option<AutoSubmitted> {
         let token = token(value);
-        Some(match token.as_str() {
-            "" => return None,
-            "no" => AutoSubmitted::No,
-            "auto-generated" => AutoSubmitted::Generated,
-            "auto-notified" => AutoSubmitted::Notified,
-            word if word.starts_with("auto-repl") || word.starts_with("autorepl") => {
-                AutoSubmitted::Replied
-            }
-            _ => AutoSubmitted::Other,
-        })
+        let is = |word: &str| token.eq_ignore_ascii_case(word);
+        let begins = |start: &str| {
+            token.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+        };
+        if token.is_empty() {
+            return None;
+        }
+        let kinds = [
+            (is("no"), AutoSubmitted::No),
+            (is("auto-generated"), AutoSubmitted::Generated),
+            (is("auto-notified"), AutoSubmitted::Notified),
+            (begins("auto-repl") || begins("autorepl"), AutoSubmitted::Replied),
+        ];
+        let kind = kinds.into_iter().find(|(is, _)| *is);
+        Some(kind.map_or(AutoSubmitted::Other, |(_, kind)| kind))
     }
 }
 
@@ -303,14 +308,19 @@ impl Precedence {
     /// Reads the value in any letter case.
     pub fn parse(value: &str) -> Option<Precedence> {
         let token = token(value);
-        Some(match token.as_str() {
-            "" => return None,
-            "bulk" => Precedence::Bulk,
-            "junk" => Precedence::Junk,
-            "list" => Precedence::List,
-            "auto_reply" | "auto-reply" | "autoreply" => Precedence::AutoReply,
-            _ => Precedence::Other,
-        })
+        if token.is_empty() {
+            return None;
+        }
+        let kinds = [
+            ("bulk", Precedence::Bulk),
+            ("junk", Precedence::Junk),
+            ("list", Precedence::List),
+            ("auto_reply", Precedence::AutoReply),
+            ("auto-reply", Precedence::AutoReply),
+            ("autoreply", Precedence::AutoReply),
+        ];
+        let kind = kinds.iter().find(|(word, _)| token.eq_ignore_ascii_case(word));
+        Some(kind.map_or(Precedence::Other, |(_, kind)| *kind))
     }
 }
 
@@ -404,15 +414,15 @@ pub fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// The first token of a value in lower case: up to `;`, a comment or white space.
-fn token(value: &str) -> String {
+/// The first token of a value: up to `;`, a comment or white space.
+fn token(value: &str) -> &str {
     let mut rest = value.trim_start();
     while let Some((_, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
         rest = after.trim_start();
     }
     let end = rest.find(|c: char| c.is_whitespace() || matches!(c, ';' | '(' | ','));
     let token = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-    token.trim_matches('"').to_ascii_lowercase()
+    token.trim_matches('"')
 }
 
 /// Bytes as text; what is not UTF-8 stands as U+FFFD.
