@@ -17,7 +17,7 @@ use crate::judge::failure::Failure;
 use crate::judge::reading::{Reading, Sender};
 use crate::judge::signs::{Author, Mark};
 use crate::judge::words::{CHALLENGE, RECEIPT_LABEL, folded, labelled};
-use crate::judge::words_of_failure::{DELAY, GOODS};
+use crate::judge::words_of_failure::DELAY;
 use crate::judge::words_of_reply::{REPLY_LABEL, REPLY_TEMPLATES, REPLY_TEXT};
 use crate::mail::header::Field;
 use crate::mail::limits::{SIGNAL_DETAIL_BYTES_MAX, SIGNALS_MAX};
@@ -271,7 +271,7 @@ const ACTIONS: &[(&str, DsnAction)] = &[
 ];
 
 fn action_in_words(reading: &Reading<'_>) -> DsnAction {
-    let is_late = DELAY.find(&reading.subject_words).or_else(|| DELAY.find(reading.own_words()));
+    let is_late = DELAY.find(&reading.subject_words).or_else(|| reading.said().delay);
     if is_late.is_some() { DsnAction::Delayed } else { DsnAction::Failed }
 }
 
@@ -356,7 +356,7 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
     let names_recipients = reading.marks.has(Mark::Failed);
     let is_bounce = match reading.author {
         // Why: who carries parcels has such a name, and can't deliver them.
-        Author::Named if is_mailboxs || GOODS.find(reading.own_words()).is_some() => {
+        Author::Named if is_mailboxs || reading.said().goods.is_some() => {
             failure.has_words() && failure.has_form() || names_recipients || is_untyped_report
         }
         // Exchange signs its journal copies like its reports: a message alone is no report.
@@ -372,7 +372,7 @@ fn bounce_in_words(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<C
         // Why: a vacation may say that a mailbox is no longer read, and return a message too; and
         // what it repeats may say anything.
         _ if reading.marks.has(Mark::Replied) => false,
-        _ if is_nobodys && GOODS.find(reading.own_words()).is_some() => {
+        _ if is_nobodys && reading.said().goods.is_some() => {
             failure.has_words() && (failure.has_form() || names_recipients)
         }
         _ if is_nobodys => failure.has_words() && (failure.count() > 1 || names_recipients),
@@ -425,7 +425,7 @@ fn challenge(reading: &Reading<'_>, signals: &mut Vec<Signal>) -> Option<Class> 
         // Why only the subject: a vacation's text may repeat what it answers.
         _ if marks.has(Mark::Replied) => subject().filter(|_| !reading.is_reply_subject),
         false if !marks.has(Mark::Answers) || !by_machine() => None,
-        _ => subject().or_else(|| CHALLENGE.find(reading.own_words())),
+        _ => subject().or_else(|| reading.said().challenge),
     }?;
     signals.push(Signal::new("challenge-text", phrase, ""));
     Some(Class::Challenge)

@@ -6,7 +6,7 @@
 
 use crate::judge::reading::Reading;
 use crate::judge::words::labelled;
-use crate::judge::words_of_failure::{DELAY, FAILURE_SUBJECT, FAILURE_TEXT, FULL_MAILBOX};
+use crate::judge::words_of_failure::{DELAY, FAILURE_SUBJECT};
 use crate::judge::words_of_reply::REPLY_LABEL;
 
 /// What speaks for a bounce that has no machine-readable form.
@@ -34,15 +34,15 @@ impl Failure {
                 .find(&reading.subject_words)
                 .or_else(|| DELAY.find(&reading.subject_words))
         };
-        let words = reading.own_words();
-        let text = FAILURE_TEXT.find(words).or_else(|| DELAY.find(words));
+        let said = reading.said();
+        let text = said.failure.or(said.delay);
         let subject = if is_answer { None } else { subject() };
         Failure {
             text,
             subject,
-            is_full: text.is_none() && subject.is_none() && FULL_MAILBOX.find(words).is_some(),
-            encloses: reading.embedded().is_some() || reading.quoted().is_some(),
-            has_reply_code: has_reply_code(words),
+            is_full: text.is_none() && subject.is_none() && said.full_mailbox.is_some(),
+            encloses: reading.embedded().is_some() || reading.quote().is_some(),
+            has_reply_code: has_reply_code(reading.own_words()),
         }
     }
 

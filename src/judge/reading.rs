@@ -12,6 +12,7 @@ use crate::judge::border::Trace;
 use crate::judge::quote::{Quote, quote};
 use crate::judge::signs::{Author, FieldSign, Marks, author, signs};
 use crate::judge::words::folded;
+use crate::judge::words_of_failure::Said;
 use crate::mail::address::ReversePath;
 use crate::mail::header::Field;
 use crate::mail::limits::{TEXT_BYTES_MAX, WORDS_BYTES_MAX};
@@ -44,6 +45,7 @@ pub struct Reading<'m> {
     quote: OnceCell<Option<Quote>>,
     own_words: OnceCell<String>,
     trace: OnceCell<Trace>,
+    said: OnceCell<Said>,
 }
 
 /// What the reverse-path says.
@@ -103,6 +105,7 @@ impl<'m> Reading<'m> {
             own_words: OnceCell::new(),
             trace: OnceCell::new(),
         }
+            said: OnceCell::new(),
     }
 
     /// The message or header that stands in this one as a part.
@@ -165,6 +168,11 @@ fn without_prefixes(subject: &str) -> (&str, bool) {
         match (tag, answer) {
             (Some((_, behind)), _) if !behind.trim().is_empty() => rest = behind.trim_start(),
             (_, Some(behind)) => {
+    /// What they say.
+    pub fn said(&self) -> &Said {
+        self.said.get_or_init(|| Said::of(self.own_words()))
+    }
+
                 is_reply = true;
                 rest = behind.trim_start();
             }

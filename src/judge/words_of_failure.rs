@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::judge::words::{Finder, Phrases};
+use crate::judge::words::{CHALLENGE_PHRASES, Finder, Phrases};
 
 /// Subjects of bounces.
 pub const SUBJECT_PHRASES: &[Phrases] = &[
@@ -516,14 +516,39 @@ pub const DELAY_PHRASES: &[Phrases] = &[
 /// Finds `SUBJECT_PHRASES`.
 pub static FAILURE_SUBJECT: LazyLock<Finder> = LazyLock::new(|| Finder::new(SUBJECT_PHRASES));
 
-/// Finds `TEXT_PHRASES`.
-pub static FAILURE_TEXT: LazyLock<Finder> = LazyLock::new(|| Finder::new(TEXT_PHRASES));
-
-/// Finds `FULL_MAILBOX_PHRASES`.
-pub static FULL_MAILBOX: LazyLock<Finder> = LazyLock::new(|| Finder::new(FULL_MAILBOX_PHRASES));
-
-/// Finds `GOODS_PHRASES`.
-pub static GOODS: LazyLock<Finder> = LazyLock::new(|| Finder::new(GOODS_PHRASES));
-
 /// Finds `DELAY_PHRASES`.
 pub static DELAY: LazyLock<Finder> = LazyLock::new(|| Finder::new(DELAY_PHRASES));
+
+/// What the text of a message says, as far as it is asked for: the first phrase of each list.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    /// Of `TEXT_PHRASES`.
+    pub failure: Option<&'static str>,
+    /// Of `DELAY_PHRASES`.
+    pub delay: Option<&'static str>,
+    /// Of `FULL_MAILBOX_PHRASES`.
+    pub full_mailbox: Option<&'static str>,
+    /// Of `GOODS_PHRASES`.
+    pub goods: Option<&'static str>,
+    /// Of `CHALLENGE_PHRASES`.
+    pub challenge: Option<&'static str>,
+}
+
+/// Finds what `Said` has, in this order.
+static SAID: LazyLock<Finder> = LazyLock::new(|| {
+    Finder::of_lists(&[
+        TEXT_PHRASES,
+        DELAY_PHRASES,
+        FULL_MAILBOX_PHRASES,
+        GOODS_PHRASES,
+        CHALLENGE_PHRASES,
+    ])
+});
+
+impl Said {
+    /// What a folded text says; in one pass over it.
+    pub fn of(text: &str) -> Said {
+        let [failure, delay, full_mailbox, goods, challenge] = SAID.find_each(text);
+        Said { failure, delay, full_mailbox, goods, challenge }
+    }
+}
