@@ -20,7 +20,7 @@ use crate::judge::classify::{Class, Guarded};
 use crate::judge::evidence::{Findings, Gap, GapCause};
 use crate::judge::findings::{Identities, findings};
 use crate::judge::keys::{keys, reporting_host};
-use crate::judge::quote::whole;
+use crate::judge::quote::{lines_with, whole};
 use crate::judge::reading::Reading;
 use crate::judge::signs::{Author as Kind, Mark};
 use crate::judge::site::Site;
@@ -461,14 +461,14 @@ fn is_spelt_null(path: &ReversePath, reporter: &Option<String>) -> bool {
 /// Addresses that stand alone or first on a line above the quotation: how qmail, Exim, Gmail and
 /// their like name the recipients that failed.
 fn recipients_in_text(reading: &Reading<'_>) -> Vec<Address> {
-    let lines = reading.own_text().lines().take(TEXT_LINES_MAX);
-    let recipients = lines.filter_map(|line| {
-        let word = line.split_whitespace().next()?;
-        let inner = word.strip_prefix('<').and_then(|rest| rest.split_once('>'));
-        let address = inner.map_or(word, |(inner, _)| inner);
-        let address = address.trim_end_matches([':', ',', '.']);
-        address.contains('@').then(|| Address::parse(address)).flatten()
-    });
+    let recipients =
+        lines_with(b'@', reading.own_text(), TEXT_LINES_MAX).filter_map(|(_, line)| {
+            let word = line.split_whitespace().next()?;
+            let inner = word.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+            let address = inner.map_or(word, |(inner, _)| inner);
+            let address = address.trim_end_matches([':', ',', '.']);
+            address.contains('@').then(|| Address::parse(address)).flatten()
+        });
     recipients.take(FAILED_RECIPIENTS_MAX).collect()
 }
 

@@ -76,36 +76,28 @@ const FIELDS_ALONE_MIN: usize = 3;
 /// Lines that may stand between a separator line and the header: blank ones, rules, an mbox line.
 const LINES_BETWEEN_MAX: usize = 6;
 
-/// Lines of a text that are made room for.
-const LINES_USUAL: usize = 64;
-
 /// Lines of a quoted header that are counted.
 const HEADER_LINES_MAX: usize = 80;
 
 /// The first quotation in a text.
 pub fn quote(text: &str) -> Option<Quote> {
-    let mut found = Vec::with_capacity(LINES_USUAL);
-    found.extend(lines(text).take(QUOTE_LINES_MAX));
-    let lines: Vec<(usize, &str)> = found;
-    for (number, &(at, line)) in lines.iter().enumerate() {
-        let indent = indent_of(line);
-        if known(line.get(indent..).unwrap_or_default()).is_none() {
-            continue;
-        }
-        let rest = text.get(at..).unwrap_or_default();
-        let prefix = line.get(..indent).unwrap_or_default();
-        let header = weigh(rest, prefix);
-        let between = lines.get(number.saturating_sub(LINES_BETWEEN_MAX)..number);
-        let mut between = between.unwrap_or_default().iter().rev();
-        let separator = between.find(|(_, line)| is_separator(line));
-        let alone = header.known >= FIELDS_ALONE_MIN && header.strong > 0;
-        let separated = separator.is_some() && (header.known > 1 || header.strong > 0);
-        if alone || separated {
-            let above = separator.map_or(at, |(start, _)| *start);
-            return Some(Quote { above, start: at, indent });
-        }
+    let mut may_begin = lines_with(b':', text, QUOTE_LINES_MAX);
+    may_begin.find_map(|(at, line)| quote_at(text, at, line))
+}
+
+/// The quotation that begins with this line of the text.
+fn quote_at(text: &str, at: usize, line: &str) -> Option<Quote> {
+    let indent = indent_of(line);
+    strength(name(line.get(indent..)?)?)?;
+    let header = weigh(text.get(at..)?, line.get(..indent)?);
+    if header.known < 2 && header.strong == 0 {
+        return None;
     }
-    None
+    let mut above = lines_above(text, at).take(LINES_BETWEEN_MAX);
+    let separator = above.find(|(_, line)| is_separator(line));
+    let alone = header.known >= FIELDS_ALONE_MIN && header.strong > 0;
+    let above = separator.map(|(start, _)| start).or(alone.then_some(at))?;
+    Some(Quote { above, start: at, indent })
 }
 
 /// The message that a text part consists of: its first line that is not blank begins a header.
@@ -139,10 +131,43 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at;
-        let line = line_at(text.as_bytes(), start)?;
-        at += line.len();
-        let ends = line.iter().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        text.get(start..at - ends).map(|line| (start, line))
+        at += line_at(text.as_bytes(), start)?.len();
+        text.get(start..at).map(|line| (start, without_ends(line)))
+    })
+}
+
+/// Those of the first `lines_max` lines that have this byte, ASCII, in them.
+pub fn lines_with(byte: u8, text: &str, lines_max: usize) -> impl Iterator<Item = (usize, &str)> {
+    let all = text.as_bytes();
+    let mut ends = memchr::memchr_iter(b'\n', all);
+    let end = lines_max.checked_sub(1).and_then(|last| ends.nth(last));
+    let searched = end.and_then(|end| all.get(..end)).unwrap_or(all);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let rest = searched.get(from..)?;
+        let found = memchr::memchr(byte, rest)?;
+        let before = rest.get(..found).and_then(|before| memchr::memrchr(b'\n', before));
+        let start = from + before.map_or(0, |line_end| line_end + 1);
+        from = start + line_at(all, start)?.len();
+        text.get(start..from).map(|line| (start, without_ends(line)))
+    })
+}
+
+fn without_ends(line: &str) -> &str {
+    let ends = line.bytes().rev().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    line.get(..line.len() - ends).unwrap_or_default()
+}
+
+/// The lines above the one that starts at `at`, the nearest first, as `lines` gives them.
+fn lines_above(text: &str, at: usize) -> impl Iterator<Item = (usize, &str)> {
+    let mut end = at;
+    std::iter::from_fn(move || {
+        let above = text.get(..end)?;
+        let inner = above.strip_suffix('\n').unwrap_or(above);
+        let start = memchr::memrchr(b'\n', inner.as_bytes()).map_or(0, |line_end| line_end + 1);
+        let line = above.get(start..).filter(|line| !line.is_empty())?;
+        end = start;
+        Some((start, without_ends(line)))
     })
 }
 
@@ -151,10 +176,8 @@ fn indent_of(line: &str) -> usize {
     line.bytes().take_while(|byte| matches!(byte, b' ' | b'\t' | b'>')).count()
 }
 
-/// The strength of the known field that a line begins; `None` when it begins none.
-fn known(line: &str) -> Option<Strength> {
-    let colon = memchr::memchr(b':', line.as_bytes())?;
-    let name = line.get(..colon)?.trim_end();
+/// The strength of a known field; `None` of any other.
+fn strength(name: &str) -> Option<Strength> {
     KNOWN.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, strength)| *strength)
 }
 
@@ -169,29 +192,38 @@ fn weigh(text: &str, prefix: &str) -> Header {
     let mut header = Header::default();
     for (_, line) in lines(text).take(HEADER_LINES_MAX) {
         let Some(line) = line.strip_prefix(prefix) else { break };
-        if line.trim().is_empty() {
-            break;
-        }
-        if line.starts_with([' ', '\t']) {
+        if line.starts_with([' ', '\t']) && !line.trim().is_empty() {
             continue;
         }
-        match (known(line), is_field(line)) {
-            (Some(strength), _) => {
+        let Some(name) = name(line) else { break };
+        match strength(name) {
+            Some(strength) => {
                 header.known += 1;
                 header.strong += usize::from(strength == Strength::Strong);
             }
-            (None, true) => {}
-            (None, false) => break,
+            None if is_name(name) => {}
+            None => break,
         }
     }
     header
 }
 
-fn is_field(line: &str) -> bool {
-    memchr::memchr(b':', line.as_bytes()).and_then(|colon| line.get(..colon)).is_some_and(|name| {
-        let name = name.trim_end();
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
-    })
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Without white space at its end.
+fn without_space(name: &str) -> &str {
+    match name.as_bytes().last() {
+        Some(last) if last.is_ascii_graphic() => name,
+        _ => name.trim_end(),
+    }
+}
+
+/// What stands before the colon.
+fn name(line: &str) -> Option<&str> {
+    let colon = memchr::memchr(b':', line.as_bytes())?;
+    line.get(..colon).map(without_space)
 }
 
 #[cfg(test)]
@@ -284,6 +316,16 @@ mod tests {
         #[test]
         fn any_text_is_searched(text in "\\PC{0,200}") {
             let _ = (quote(&text), whole(&text));
+        }
+
+        #[test]
+        fn lines_with_a_byte_are_those_of_all_that_have_it(
+            text in "(a|:|@|\n|\r\n|ä){0,20}",
+            lines_max in 1usize..8,
+        ) {
+            let all = text.lines().take(lines_max).filter(|line| line.contains('@'));
+            let found = lines_with(b'@', &text, lines_max);
+            prop_assert!(found.map(|(_, line)| line).eq(all));
         }
 
         #[test]
