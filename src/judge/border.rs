@@ -42,6 +42,22 @@ impl Trace {
         Trace { lines, at }
     }
 
+    /// Reads them down to the first that names a host.
+    pub fn to_host(fields: &Fields<'_>) -> Trace {
+        let mut trace = Trace::default();
+        let received = fields.iter().enumerate().filter(|(_, field)| field.is("received"));
+        for (at, field) in received.take(TRACE_LINES_MAX) {
+            let line = Received::parse(&field.text());
+            let is_last = line.by.is_some();
+            trace.at.push(at);
+            trace.lines.push(line);
+            if is_last {
+                break;
+            }
+        }
+        trace
+    }
+
     /// How far it can be believed.
     pub fn border(&self, site: &Site) -> Border {
         walk(&self.lines, site)

@@ -4,22 +4,20 @@
 //! Bounds: `limits::ORIGINAL_KEYS_MAX`; each key once.
 //! Standards: RFC 3464 §2.2.1, RFC 5322 §3.6.4, RFC 8098 §3.2.5.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::judge::border::Trace;
 use crate::judge::original::{Key, NamedBy};
 use crate::judge::reading::Reading;
 use crate::mail::header::{Field, Fields};
 use crate::mail::limits::ORIGINAL_KEYS_MAX;
-use crate::mail::received::Received;
 use crate::mail::report::{Content, Dsn};
 
 /// What names the subject message, best first: the queue id on our host, its own Message-ID, the
-/// envelope id, and what the response refers to. `reporter` is the `reporting_host`.
-pub fn keys(
-    reading: &Reading<'_>,
-    reporter: Option<&str>,
-    header: &Fields<'_>,
-    trace: &Trace,
-) -> Vec<Key> {
+/// envelope id, and what the response refers to.
+pub fn keys(reading: &Reading<'_>, header: &Fields<'_>, trace: &Trace) -> Vec<Key> {
     let own = &reading.view.fields;
     let mut keys = Keys::default();
     match reading.report.as_ref().map(|report| &report.content) {
@@ -32,8 +30,10 @@ pub fn keys(
     if let Some(line) = trace.top() {
         keys.add_queue_id(line.by.as_deref(), line.id.as_deref());
     }
-    if keys.0.is_empty() {
-        keys.add_queue_id(reporter, exim_id(reading).as_deref());
+    if keys.0.is_empty()
+        && let Some(id) = exim_id(reading)
+    {
+        keys.add_queue_id(reading.reporter(), Some(&id));
     }
     let embedded = header.all("message-id").flat_map(Field::message_ids);
     let embedded_by = match reading.embedded().is_some() {
@@ -99,29 +99,15 @@ impl Keys {
     }
 }
 
-/// The host that made the response: Reporting-MTA, or the one that wrote the lowest Received line.
-pub fn reporting_host(reading: &Reading<'_>) -> Option<String> {
-    if let Some(Content::Dsn(dsn)) = reading.report.as_ref().map(|report| &report.content)
-        && dsn.reporting_mta.is_some()
-    {
-        return dsn.reporting_mta.clone();
-    }
-    let mut lines = reading.view.fields.all("received").rev();
-    let lowest = lines.next()?;
-    let trace = reading.trace();
-    // Why counted: of very many lines the trace has only the upper ones.
-    let by = match lines.count() < trace.lines.len() {
-        true => trace.lines.last().and_then(|line| line.by.clone()),
-        false => Received::parse(&lowest.text()).by,
-    };
-    by.map(|by| by.to_ascii_lowercase())
-}
+/// What Exim puts before the id.
+static EXIM_LABEL: LazyLock<Finder<'static>> =
+    LazyLock::new(|| Finder::new("the message identifier is:"));
 
 /// Exim's delay notice embeds nothing, but names its message in the text.
 fn exim_id(reading: &Reading<'_>) -> Option<String> {
-    const LABEL: &str = "the message identifier is:";
     let text = reading.own_words();
-    let (_, rest) = text.split_once(LABEL)?;
+    let label = EXIM_LABEL.find(text.as_bytes())?;
+    let rest = text.get(label + EXIM_LABEL.needle().len()..)?;
     let folded_id = rest.split_whitespace().next()?;
     // Why: the folded text has lost the letter case that ids of Exim live by.
     let mut words = reading.text().split_whitespace();

@@ -19,7 +19,7 @@ use crate::judge::border::{Border, Trace};
 use crate::judge::classify::{Class, Guarded};
 use crate::judge::evidence::{Findings, Gap, GapCause};
 use crate::judge::findings::{Identities, findings};
-use crate::judge::keys::{keys, reporting_host};
+use crate::judge::keys::keys;
 use crate::judge::quote::{lines_with, whole};
 use crate::judge::reading::Reading;
 use crate::judge::signs::{Author as Kind, Mark};
@@ -174,25 +174,28 @@ impl Original {
         let mut original = Original { found_as: source.found_as, ..Original::default() };
         original.embedded = source.range;
         let header = Fields::read(&source.bytes);
-        let trace = Trace::of(&header);
+        let is_reporters = source.provenance == Provenance::Reporter;
+        // Why no more of another's: none of its lines is believed.
+        let trace = match is_reporters {
+            true => Trace::of(&header),
+            false => Trace::to_host(&header),
+        };
         original.read_report(reading);
         original.read_header(&header, &trace);
         original.kind = match class.guarded() {
             Guarded::Report => SubjectKind::of_reported(&header),
             Guarded::Response | Guarded::No => SubjectKind::of(&header),
         };
-        let reporter = reporting_host(reading);
-        let is_reporters = source.provenance == Provenance::Reporter;
         if is_reporters {
-            let written = || written_return_path(&header, &trace, &reporter, site);
+            let written = || written_return_path(&header, &trace, reading, site);
             original.return_path = original.return_path.take().or_else(written);
         } else if class.guarded() == Guarded::Response {
             original.return_path = None;
         }
-        if original.return_path.as_ref().is_some_and(|path| is_spelt_null(path, &reporter)) {
+        if original.return_path.as_ref().is_some_and(|path| is_spelt_null(path, reading)) {
             original.return_path = Some(ReversePath::Null);
         }
-        original.keys = keys(reading, reporter.as_deref(), &header, &trace);
+        original.keys = keys(reading, &header, &trace);
         if original.found_as == FoundAs::None && !original.keys.is_empty() {
             original.found_as = FoundAs::Reference;
         }
@@ -436,7 +439,7 @@ fn attached_text<'r>(reading: &'r Reading<'_>) -> Option<Cow<'r, str>> {
 fn written_return_path(
     header: &Fields<'_>,
     trace: &Trace,
-    reporter: &Option<String>,
+    reading: &Reading<'_>,
     site: &Site,
 ) -> Option<ReversePath> {
     let first_line = *trace.at.first()?;
@@ -446,15 +449,15 @@ fn written_return_path(
     }
     let top = trace.top()?;
     let by = top.by.as_deref().unwrap_or_default();
-    let is_reporters = reporter.as_deref().is_some_and(|host| host.eq_ignore_ascii_case(by));
+    let is_reporters = reading.reporter().is_some_and(|host| host.eq_ignore_ascii_case(by));
     (is_reporters || site.is_own_host(by)).then(|| top.envelope_from.clone()).flatten()
 }
 
 /// Postfix names the null reverse-path `MAILER-DAEMON@` and its own host.
-fn is_spelt_null(path: &ReversePath, reporter: &Option<String>) -> bool {
+fn is_spelt_null(path: &ReversePath, reading: &Reading<'_>) -> bool {
     path.address().is_some_and(|address| {
         let domain = address.domain().map(|domain| domain.as_str());
-        address.local().eq_ignore_ascii_case("mailer-daemon") && domain == reporter.as_deref()
+        address.local().eq_ignore_ascii_case("mailer-daemon") && domain == reading.reporter()
     })
 }
 

@@ -17,7 +17,8 @@ use crate::mail::address::ReversePath;
 use crate::mail::header::Field;
 use crate::mail::limits::{TEXT_BYTES_MAX, WORDS_BYTES_MAX};
 use crate::mail::message::View;
-use crate::mail::report::{Embedded, Report, embedded};
+use crate::mail::received::Received;
+use crate::mail::report::{Content, Embedded, Report, embedded};
 
 /// A message laid open.
 #[derive(Debug)]
@@ -44,8 +45,9 @@ pub struct Reading<'m> {
     text: OnceCell<Cow<'m, str>>,
     quote: OnceCell<Option<Quote>>,
     own_words: OnceCell<String>,
-    trace: OnceCell<Trace>,
     said: OnceCell<Said>,
+    trace: OnceCell<Trace>,
+    reporter: OnceCell<Option<String>>,
 }
 
 /// What the reverse-path says.
@@ -103,9 +105,10 @@ impl<'m> Reading<'m> {
             text: OnceCell::new(),
             quote: OnceCell::new(),
             own_words: OnceCell::new(),
-            trace: OnceCell::new(),
-        }
             said: OnceCell::new(),
+            trace: OnceCell::new(),
+            reporter: OnceCell::new(),
+        }
     }
 
     /// The message or header that stands in this one as a part.
@@ -116,6 +119,30 @@ impl<'m> Reading<'m> {
     /// The message's own Received lines.
     pub fn trace(&self) -> &Trace {
         self.trace.get_or_init(|| Trace::of(&self.view.fields))
+    }
+
+    /// The host that made the response, lower case: Reporting-MTA, or the one that wrote the lowest
+    /// Received line.
+    pub fn reporter(&self) -> Option<&str> {
+        self.reporter.get_or_init(|| self.reporting_host()).as_deref()
+    }
+
+    fn reporting_host(&self) -> Option<String> {
+        if let Some(Content::Dsn(dsn)) = self.report.as_ref().map(|report| &report.content)
+            && dsn.reporting_mta.is_some()
+        {
+            return dsn.reporting_mta.clone();
+        }
+        let mut lines = self.view.fields.all("received").rev();
+        let lowest = lines.next()?;
+        // Why counted: of very many lines the trace has only the upper ones.
+        let by = match self.trace.get() {
+            Some(trace) if lines.count() < trace.lines.len() => {
+                trace.lines.last().and_then(|line| line.by.clone())
+            }
+            _ => Received::parse(&lowest.text()).by,
+        };
+        by.map(|by| by.to_ascii_lowercase())
     }
 
     /// The text that a person reads first.
@@ -139,6 +166,11 @@ impl<'m> Reading<'m> {
     /// The same, folded, as far as it is searched for words.
     pub fn own_words(&self) -> &str {
         self.own_words.get_or_init(|| folded(self.own_text(), WORDS_BYTES_MAX))
+    }
+
+    /// What they say.
+    pub fn said(&self) -> &Said {
+        self.said.get_or_init(|| Said::of(self.own_words()))
     }
 
     /// Where the text quotes it.
@@ -168,11 +200,6 @@ fn without_prefixes(subject: &str) -> (&str, bool) {
         match (tag, answer) {
             (Some((_, behind)), _) if !behind.trim().is_empty() => rest = behind.trim_start(),
             (_, Some(behind)) => {
-    /// What they say.
-    pub fn said(&self) -> &Said {
-        self.said.get_or_init(|| Said::of(self.own_words()))
-    }
-
                 is_reply = true;
                 rest = behind.trim_start();
             }
