@@ -19,6 +19,9 @@ mod disk;
 #[path = "../../tests/it/hop.rs"]
 mod hop;
 #[allow(dead_code)]
+#[path = "../../tests/support/random.rs"]
+mod random;
+#[allow(dead_code)]
 #[path = "../../tests/it/rig.rs"]
 mod rig;
 
