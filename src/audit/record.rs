@@ -63,6 +63,8 @@ pub struct Record {
     pub xforward: Vec<RecordedAttribute>,
     /// What the client called itself.
     pub helo: String,
+    /// The version of TLS that the client spoke: `TLSv1.2`, `TLSv1.3`; null in the clear.
+    pub tls: Option<String>,
     /// The reverse-path without brackets; `""` for the null one.
     pub mail_from: String,
     /// The recipient without brackets.
@@ -128,6 +130,8 @@ pub struct Record {
     pub reply: Option<String>,
     /// The next hop that was spoken to; null when none was.
     pub next_hop: Option<String>,
+    /// The version of TLS that was spoken with it; null in the clear.
+    pub next_hop_tls: Option<String>,
     /// Where it is held: the name of the files in the quarantine, without ending.
     pub held: Option<String>,
     /// Milliseconds from the end of the message to the reply.
@@ -255,6 +259,8 @@ pub struct Ending<'a> {
     pub reply: Option<&'a Reply>,
     /// The next hop that was spoken to.
     pub next_hop: Option<&'a str>,
+    /// The version of TLS that was spoken with it.
+    pub next_hop_tls: Option<&'a str>,
     /// Where it is held.
     pub held: Option<HeldId>,
     /// Bytes of the message, now that all of it was read.
@@ -288,7 +294,7 @@ impl Handled<'_> {
         decision: &Decision,
         evidence: Option<RecordedEvidence>,
     ) -> Record {
-        let Client { ip, helo, xforward, listener: _, tls: _ } = &self.envelope.client;
+        let Client { ip, helo, xforward, listener: _, tls } = &self.envelope.client;
         let known = self.evidence.and_then(|evidence| evidence.recipients.get(index));
         let answered = known.and_then(|known| known.answered.as_ref());
         let Decision { verdict, gaps, loop_finding, action, .. } = decision;
@@ -311,6 +317,7 @@ impl Handled<'_> {
                 })
                 .collect(),
             helo: harmless(helo),
+            tls: tls.as_ref().map(|tls| tls.version.clone()),
             mail_from: self.envelope.reverse_path().to_string(),
             rcpt: rcpt.path.to_string(),
             message_id: self.message_id.map(harmless),
@@ -341,6 +348,7 @@ impl Handled<'_> {
             outcome: None,
             reply: None,
             next_hop: None,
+            next_hop_tls: None,
             held: None,
             ms: 0,
             same_as: None,
@@ -382,6 +390,7 @@ impl Record {
         self.outcome = ending.outcome;
         self.reply = ending.reply.map(|reply| format!("{} {}", reply.code(), reply.text()));
         self.next_hop = ending.next_hop.map(harmless);
+        self.next_hop_tls = ending.next_hop_tls.map(str::to_owned);
         self.held = ending.held.map(|held| held.to_string());
         self.size = ending.size_bytes;
         self.ms = u64::try_from(ending.took.as_millis()).unwrap_or(u64::MAX);
@@ -515,7 +524,7 @@ mod tests {
     use crate::judge::original::{FoundAs, Key, NamedBy, SubjectKind};
     use crate::judge::subject::{SpamScore, TapKind};
     use crate::mail::address::{ForwardPath, ReversePath};
-    use crate::mail::envelope::{MailFrom, Parameters, XforwardAttribute};
+    use crate::mail::envelope::{MailFrom, Parameters, Secured, XforwardAttribute};
 
     fn address(text: &str) -> Address {
         Address::parse(text).unwrap()
@@ -741,7 +750,7 @@ mod tests {
             r#"{"v":1,"time":"2026-11-21T17:38:59.042Z","event":"01M7ZK17V20000000000000001","#,
             r#""n":1,"instance":"guard1","session":"s1","build":"0.1.0","policy":"abc","#,
             r#""client":"192.0.2.7","xforward":[{"name":"IDENT","value":"4AB"}],"#,
-            r#""helo":"mta.example\\u{1b}[2J","mail_from":"","rcpt":"joe@bank.example","#,
+            r#""helo":"mta.example\\u{1b}[2J","tls":null,"mail_from":"","rcpt":"joe@bank.example","#,
             r#""message_id":"2@uni.example","size":1234,"class":"dsn","dsn_action":"failed","#,
             r#""signals":[],"fingerprint":"00ff","hops":3,"dated":null,"responder":[],"#,
             r#""origin":"ours","subject_message":null,"#,
@@ -750,10 +759,30 @@ mod tests {
             r#""action":"deliver","would":null,"#,
             r#""rule":"profile","reason":"personal","#,
             r#""text":"joe\\u{202e} did not write it","outcome":null,"reply":null,"next_hop":null,"#,
-            r#""held":null,"ms":0,"same_as":null,"left_out":[]}"#,
+            r#""next_hop_tls":null,"held":null,"ms":0,"same_as":null,"left_out":[]}"#,
         );
         assert_eq!(record.line().unwrap(), expected);
         assert_eq!(Record::parse(expected).as_ref(), Some(record));
+    }
+
+    /// Goal: a record says over what the message came and went, and one that was written before it
+    /// did is read all the same.
+    #[test]
+    fn tls_is_told() {
+        let mut envelope = envelope(&["joe@bank.example"]);
+        let secured =
+            |version: &str| Secured { version: version.to_owned(), cipher: "x".to_owned() };
+        envelope.client.tls = Some(secured("TLSv1.2"));
+        let decided = [decision(None, Action::Deliver, Reason::Personal)];
+        let record = handled(&envelope).records(&decided).remove(0);
+        let ending = Ending { next_hop_tls: Some("TLSv1.3"), ..Ending::default() };
+        let line = record.ended(&ending).line().unwrap();
+        assert_valid(&schema(), &line);
+        for told in [r#""tls":"TLSv1.2","#, r#""next_hop_tls":"TLSv1.3","#] {
+            assert!(line.contains(told), "{line}");
+            let older = Record::parse(&line.replace(told, "")).unwrap();
+            assert!(older.tls.is_none() || older.next_hop_tls.is_none());
+        }
     }
 
     #[test]
@@ -855,6 +884,7 @@ mod tests {
             outcome: Some(Ended::Unanswered),
             reply: Some(&reply),
             next_hop: Some(&"\u{202e}\\".repeat(4000)),
+            next_hop_tls: Some("TLSv1.3"),
             held: Some(held),
             size_bytes: u64::MAX,
             took: Duration::MAX,

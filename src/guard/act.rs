@@ -28,7 +28,7 @@ use crate::mail::limits::TRACE_LINES_BYTES_MAX;
 use crate::mail::reply::Reply;
 use crate::mail::time::Timestamp;
 use crate::relay::RelayError;
-use crate::relay::transaction::{Finished, Transaction};
+use crate::relay::transaction::{Finished, Reached, Transaction};
 use crate::wire::endpoint::Protocol;
 
 /// What was found out before acting.
@@ -63,7 +63,7 @@ pub struct Acted {
     /// Bytes of the message, as far as it was read.
     pub size_bytes: u64,
     /// The next hop that was spoken to.
-    pub next_hop: Option<String>,
+    pub next_hop: Option<Reached>,
     /// Room in the audit log; `None` when there was none to be had.
     pub reservation: Option<Reservation>,
 }
@@ -169,7 +169,7 @@ impl Job<'_> {
         let Some(mut transaction) = transaction else {
             return Box::pin(self.suppress(&plan, &mut content)).await;
         };
-        self.acted.next_hop = Some(transaction.hop());
+        self.acted.next_hop = Some(transaction.reached());
         match transaction.data().await {
             Ok(None) => self.relay(&plan, &mut content, transaction).await,
             Ok(Some(refusal)) => {
@@ -290,7 +290,7 @@ impl Job<'_> {
         replies: Vec<Reply>,
         plan: &mut Plan,
     ) -> Result<Option<Transaction>, Stop> {
-        self.acted.next_hop = Some(transaction.hop());
+        self.acted.next_hop = Some(transaction.reached());
         let mut replies = replies.into_iter();
         if let Some(refusal) = replies.next().filter(|mail| !mail.is_positive()) {
             transaction.leave();

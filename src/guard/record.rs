@@ -98,11 +98,16 @@ impl Guard {
                 Outcome::Held { id, .. } => Some(*id),
                 _ => None,
             };
-            let next_hop = acted.next_hop.as_deref();
-            let size_bytes = acted.size_bytes;
-            let outcome = Some(ended(outcome));
-            let ending = Ending { outcome, reply, next_hop, held, size_bytes, took };
-            record.ended(&ending)
+            let reached = acted.next_hop.as_ref();
+            record.ended(&Ending {
+                outcome: Some(ended(outcome)),
+                reply,
+                next_hop: reached.map(|reached| reached.hop.as_str()),
+                next_hop_tls: reached.and_then(|reached| reached.tls.as_deref()),
+                held,
+                size_bytes: acted.size_bytes,
+                took,
+            })
         });
         ended.collect()
     }

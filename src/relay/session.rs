@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+use crate::mail::envelope::Secured;
 use crate::mail::limits::{
     CONNECT_DEADLINE, CONTENT_DEADLINE, GREETING_DEADLINE, NETWORK_BUFFER_BYTES, QUIT_DEADLINE,
 };
@@ -100,6 +101,7 @@ pub struct Session {
     keywords: Keywords,
     protocol: Protocol,
     channel: Channel,
+    tls: Option<Box<Secured>>,
     /// Why it is in the clear where TLS would have been tried.
     pub tls_failed: Option<Box<HandshakeFault>>,
     /// Which of the configured next hops this is.
@@ -139,6 +141,7 @@ impl Session {
             keywords: Keywords::default(),
             protocol: next_hop.at.protocol(),
             channel: Channel::Clear,
+            tls: None,
             tls_failed: None,
             hop,
             delivered: 0,
@@ -205,12 +208,18 @@ impl Session {
         debug!(hop = %next_hop.at, version = secured.version, cipher = secured.cipher, "TLS");
         self.stream = Box::new(stream);
         self.channel = tls.channel();
+        self.tls = Some(Box::new(secured));
         Ok(())
     }
 
     /// Whether others can listen in.
     pub fn channel(&self) -> Channel {
         self.channel
+    }
+
+    /// The TLS that is spoken; `None` in the clear.
+    pub fn tls(&self) -> Option<&Secured> {
+        self.tls.as_deref()
     }
 
     /// What it offered.

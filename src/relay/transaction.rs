@@ -38,6 +38,15 @@ enum Due {
     Command(usize),
 }
 
+/// A next hop that was spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Which one, as the settings write it.
+    pub hop: String,
+    /// The version of TLS; `None` in the clear.
+    pub tls: Option<String>,
+}
+
 /// What came of the final dot.
 #[derive(Debug)]
 pub struct Finished {
@@ -99,6 +108,12 @@ impl Transaction {
     /// The next hop, as the settings write it.
     pub fn hop(&self) -> String {
         self.pool.name(self.session.hop)
+    }
+
+    /// Whom it is with, and over what.
+    pub fn reached(&self) -> Reached {
+        let tls = self.session.tls().map(|tls| tls.version.clone());
+        Reached { hop: self.hop(), tls }
     }
 
     /// Whether the next hop gives a reply for each recipient after the final dot.

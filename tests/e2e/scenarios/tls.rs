@@ -72,6 +72,8 @@ fn postfixes_that_insist_on_tls_stand_before_and_behind() {
     }
     assert!(postfix.log().contains("TLS connection established to 127.0.0.1"), "{}", postfix.log());
     assert_eq!(guard.metric("next_hop_tls_failed"), 0);
+    let record = guard.wait_for_record(BOB);
+    assert_eq!((&record["tls"], &record["next_hop_tls"]), (&"TLSv1.3".into(), &"TLSv1.3".into()));
     assert!(guard.metric("tls_handshakes{role=\"outbound\"}") >= 2);
     // A client in the clear gets nowhere.
     let mut clear = Client::open(guard.address());
