@@ -1,5 +1,6 @@
 //! The guard between real servers: what it is there for, and what must never happen.
 
+mod auth;
 mod bounces;
 mod crash;
 mod daemon;

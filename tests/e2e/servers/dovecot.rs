@@ -1,4 +1,5 @@
-//! Dovecot 2.3 with Pigeonhole: LMTP in, Sieve, mailboxes in Maildir form.
+//! Dovecot 2.3 with Pigeonhole: LMTP in, Sieve, mailboxes in Maildir form; and passwords, for a
+//! Postfix to ask about.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,12 +20,18 @@ pub struct Settings {
 pub struct Dovecot {
     instance: Instance,
     lmtp: Port,
+    auth: Port,
 }
 
 impl Dovecot {
     pub fn start(settings: &Settings) -> Self {
+        Self::knowing(&[], settings)
+    }
+
+    /// The same with users and their passwords; without any, every password is right.
+    pub fn knowing(passwords: &[(&str, &str)], settings: &Settings) -> Self {
         let instance = Instance::new("dovecot", &["dovecot.log"]);
-        let mut dovecot = Self { instance, lmtp: Port::claim() };
+        let mut dovecot = Self { instance, lmtp: Port::claim(), auth: Port::claim() };
         let owner = Some((User::Mailbox, User::Mailbox));
         dovecot.instance.make_folder("mail", owner, 0o700);
         dovecot.instance.make_folder("sieve", owner, 0o700);
@@ -33,15 +40,22 @@ impl Dovecot {
             // A home must exist for the table of messages already answered or sent on.
             dovecot.instance.make_folder(&format!("mail/{user}"), owner, 0o700);
         }
-        let file = dovecot.file(settings);
+        let line = |(user, password): &(&str, &str)| format!("{user}:{{PLAIN}}{password}\n");
+        let lines: String = passwords.iter().map(line).collect();
+        dovecot.instance.write("passwords", &lines);
+        let file = dovecot.file(passwords, settings);
         dovecot.instance.write("dovecot.conf", &file);
         dovecot.launch();
         dovecot
     }
 
-    fn file(&self, settings: &Settings) -> String {
+    fn file(&self, passwords: &[(&str, &str)], settings: &Settings) -> String {
         let folder = self.instance.inside("");
-        let (port, conf) = (self.lmtp.number(), &settings.conf);
+        let (port, auth, conf) = (self.lmtp.number(), self.auth.number(), &settings.conf);
+        let (driver, args) = match passwords.is_empty() {
+            true => ("static", "nopassword=y".to_owned()),
+            false => ("passwd-file", format!("username_format=%u {folder}passwords")),
+        };
         format!(
             "base_dir = {folder}run
 state_dir = {folder}run
@@ -56,9 +70,10 @@ mail_gid = vmail
 mail_home = {folder}mail/%n
 mail_location = maildir:~/Maildir
 first_valid_uid = 1
+auth_mechanisms = plain login
 passdb {{
-  driver = static
-  args = nopassword=y
+  driver = {driver}
+  args = {args}
 }}
 userdb {{
   driver = static
@@ -68,6 +83,12 @@ service lmtp {{
   inet_listener lmtp {{
     address = 127.0.0.1
     port = {port}
+  }}
+}}
+service auth {{
+  inet_listener sasl {{
+    address = 127.0.0.1
+    port = {auth}
   }}
 }}
 protocol lmtp {{
@@ -89,6 +110,11 @@ plugin {{
     /// Where mail for its mailboxes comes in, by LMTP.
     pub fn lmtp(&self) -> SocketAddr {
         self.lmtp.address()
+    }
+
+    /// Where it says whether a password is right, in Dovecot's own protocol.
+    pub fn auth(&self) -> SocketAddr {
+        self.auth.address()
     }
 
     pub fn log(&self) -> String {
