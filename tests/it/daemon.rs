@@ -1,17 +1,26 @@
 //! The binary as a daemon of its own process: what it gives up, and what it never tells.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use replyguard::config::{Config, World};
 use replyguard::serve::sandbox;
+use replyguard::tls::client::{Connector, Trust};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls_pki_types::ServerName;
 
+use crate::certificates::{Authority, Dates};
 use crate::dns::TestDns;
 use crate::rig::NOW;
 
@@ -23,6 +32,8 @@ struct Daemon {
     lines: Receiver<String>,
     front: SocketAddr,
     folder: PathBuf,
+    /// Whether its next hop refuses whom it knows, and repeats what it was told.
+    refuses: Arc<AtomicBool>,
     _dns: TestDns,
 }
 
@@ -38,17 +49,22 @@ const ZONE: &str = "
 impl Daemon {
     /// Starts it in this folder, with these keys behind the usual ones, and waits until it listens.
     fn start(folder: &Path, level: &str, more: &str) -> Daemon {
+        Daemon::start_with(folder, level, "", more)
+    }
+
+    /// The same with more of `[outbound]`.
+    fn start_with(folder: &Path, level: &str, outbound: &str, more: &str) -> Daemon {
+        let (next_hop, refuses) = next_hop();
         let dns = TestDns::start(ZONE);
         let text = format!(
             "mode = \"enforce\"\nhostname = \"guard.uni.example\"\nstate_dir = \"{}/state\"\n\
              sandbox = \"best-effort\"\n\
-             [outbound]\nlisten = [\"127.0.0.1:0\"]\nnext_hop = [\"{}\"]\n\
+             [outbound]\nlisten = [\"127.0.0.1:0\"]\nnext_hop = [\"{next_hop}\"]\n{outbound}\
              [dns]\nservers = [\"{}\"]\n\
              [local]\ndomains = [\"uni.example\"]\nhosts = [\"mx.uni.example\"]\n\
              authserv_ids = [\"mx.uni.example\"]\nauthserv_stripped = true\n\
              [admin]\nconsole = \"\"\n{more}",
             folder.display(),
-            next_hop(),
             dns.address(),
         );
         std::fs::create_dir_all(folder.join("etc")).unwrap();
@@ -63,7 +79,8 @@ impl Daemon {
         std::thread::spawn(move || errors.lines().try_for_each(|line| say.send(line.unwrap())));
         let front = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = folder.to_owned();
-        let mut daemon = Daemon { child, log: String::new(), lines, front, folder, _dns: dns };
+        let log = String::new();
+        let mut daemon = Daemon { child, log, lines, front, folder, refuses, _dns: dns };
         let line = daemon.heard("listening");
         let at = line.rsplit("127.0.0.1:").next().unwrap();
         let port: String = at.chars().take_while(char::is_ascii_digit).collect();
@@ -115,6 +132,33 @@ impl Daemon {
         last
     }
 
+    /// Says MAIL; gives the reply.
+    fn says_to_mail(&self, from: &str) -> String {
+        let mut stream = TcpStream::connect(self.front).unwrap();
+        let mut replies = BufReader::new(stream.try_clone().unwrap());
+        stream.write_all(b"HELO mta.uni.example\r\n").unwrap();
+        stream.write_all(format!("MAIL FROM:<{from}>\r\nQUIT\r\n").as_bytes()).unwrap();
+        let mut said = String::new();
+        replies.read_to_string(&mut said).unwrap();
+        said.lines().nth(2).unwrap().to_owned()
+    }
+
+    /// Makes a handshake with it, as a client that trusts anybody.
+    fn shake_hands(&self) {
+        let mut stream = TcpStream::connect(self.front).unwrap();
+        stream.write_all(b"EHLO mta.uni.example\r\nSTARTTLS\r\n").unwrap();
+        let mut replies = BufReader::new(stream.try_clone().unwrap()).lines();
+        assert!(replies.any(|line| line.as_ref().unwrap().starts_with("220 2.0.0")));
+        stream.set_nonblocking(true).unwrap();
+        let connector = Connector::new(Trust::Anyone).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let name = ServerName::try_from("guard.uni.example").unwrap();
+            assert!(connector.connect(name, stream).await.is_ok());
+        });
+    }
+
     /// What a page of its says.
     fn page(&self, page: &str) -> String {
         let mut stream = UnixStream::connect(self.folder.join("state/admin.sock")).unwrap();
@@ -152,29 +196,36 @@ fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes)).concat()
 }
 
-/// A next hop that says yes to everything, as long as the test runs.
-fn next_hop() -> SocketAddr {
+/// A next hop that says yes to everything, as long as the test runs and nobody says otherwise.
+fn next_hop() -> (SocketAddr, Arc<AtomicBool>) {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&refuses);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            std::thread::spawn(move || takes_everything(stream.unwrap()));
+            let refuses = Arc::clone(&told);
+            std::thread::spawn(move || takes_everything(stream.unwrap(), &refuses));
         }
     });
-    address
+    (address, refuses)
 }
 
-fn takes_everything(mut stream: TcpStream) -> std::io::Result<()> {
+fn takes_everything(mut stream: TcpStream, refuses: &AtomicBool) -> std::io::Result<()> {
     let lines = BufReader::new(stream.try_clone()?).lines();
     stream.write_all(b"220 hop.example\r\n")?;
     let mut in_data = false;
     for line in lines {
         let line = line?;
+        let refusal = format!("535 5.7.8 you say {line}\r\n");
         let reply: &[u8] = match line.get(..4).unwrap_or(&line) {
+            "AUTH" if refuses.load(Ordering::Relaxed) => refusal.as_bytes(),
+            "AUTH" => b"235 2.7.0 welcome\r\n",
+            "MAIL" if refuses.load(Ordering::Relaxed) => return Ok(()),
             "." if in_data => b"250 2.0.0 taken\r\n",
             _ if in_data => continue,
             "DATA" => b"354 go on\r\n",
-            "EHLO" => b"250-hop.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+            "EHLO" => b"250-hop.example\r\n250-PIPELINING\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n",
             _ => b"250 2.0.0 yes\r\n",
         };
         in_data = line == "DATA";
@@ -325,8 +376,6 @@ fn an_intruder_finds_closed_what_the_guard_does_not_need() {
 
 /// A secret, and each form in which somebody could meet it.
 fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
-    use base64::Engine;
-    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
     let hex = |upper: bool| {
         let byte = |byte: &u8| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") };
         secret.iter().map(byte).collect::<String>()
@@ -346,6 +395,17 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     all.into_iter().map(|form| form[..form.len() / 2].to_vec()).collect()
 }
 
+/// What the next hop wants to hear.
+const PASSWORD: &str = "Xq7-vB2-hM9-tZ4";
+
+/// What must not be told of a key in PEM (RFC 5958 over P-256): the number itself, and the line of
+/// Base64 in which most of it stands.
+fn parts_of_key(pem: &str) -> [(&'static str, Vec<u8>); 2] {
+    let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with("--")).collect();
+    let der = STANDARD.decode(lines.concat()).unwrap();
+    [("the key", der[36..68].to_vec()), ("the key's text", lines[1].into())]
+}
+
 fn shown_in<'a>(text: &[u8], secrets: &'a [(&'a str, Vec<u8>)]) -> Vec<&'a str> {
     let shows = |form: &Vec<u8>| memchr::memmem::find(text, form).is_some();
     let found = secrets.iter().filter(|(_, secret)| forms(secret).iter().any(shows));
@@ -354,8 +414,8 @@ fn shown_in<'a>(text: &[u8], secrets: &'a [(&'a str, Vec<u8>)]) -> Vec<&'a str> 
 
 /// Goal: no secret stands in anything that people read or programs collect.
 /// Method: every secret set and known, the most verbose log, a joe job, posts with the right and with
-/// a wrong token; then each form of each secret is looked for in log, audit log, pages, and what the
-/// commands print.
+/// a wrong token, a handshake, a next hop that takes our password and then throws it back; then each
+/// form of each secret is looked for in log, audit log, pages, and what the commands print.
 #[test]
 fn no_secret_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -369,6 +429,9 @@ fn no_secret_is_told() {
         std::fs::write(state.join(name), key(number)).unwrap();
         secrets.push((name, key(number)));
     }
+    let issued = Authority::new().issue(&["guard.uni.example"], Dates::Always);
+    secrets
+        .extend([("the password", PASSWORD.into())].into_iter().chain(parts_of_key(&issued.key)));
     // The search finds what it is to find.
     for (name, secret) in &secrets {
         let planted = [b"log: ".to_vec(), secret.clone(), b"\n".to_vec()].concat();
@@ -377,10 +440,20 @@ fn no_secret_is_told() {
     }
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, &token).unwrap();
+    let passwords = folder.path().join("passwords");
+    std::fs::write(&passwords, format!("* guard@uni.example {PASSWORD}\n")).unwrap();
+    std::fs::set_permissions(&passwords, Permissions::from_mode(0o600)).unwrap();
+    let (certificate, key) = issued.files(folder.path());
     let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let more =
-        format!("[tap.http]\nlisten = [\"{http}\"]\ntoken_file = \"{}\"\n", token_file.display());
-    let daemon = Daemon::start(folder.path(), "trace", &more);
+    let more = format!(
+        "[tap.http]\nlisten = [\"{http}\"]\ntoken_file = \"{}\"\n\
+         [tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n",
+        token_file.display(),
+        certificate.display(),
+        key.display()
+    );
+    let outbound = format!("auth_file = \"{}\"\n", passwords.display());
+    let daemon = Daemon::start_with(folder.path(), "trace", &outbound, &more);
     let token = String::from_utf8(token).unwrap();
     for shown in [token.as_str(), "a token that is wrong"] {
         let body = "{\"mail_from\":\"joe@victim.example\",\"rcpt\":[\"nobody@uni.example\"]}";
@@ -402,12 +475,22 @@ fn no_secret_is_told() {
         assert!(daemon.mail("", &to, &bounce(number, &to)).starts_with("250"));
     }
     daemon.mail("ann@uni.example", "joe@friend.example", LETTER);
+    daemon.shake_hands();
+    daemon.refuses.store(true, Ordering::Relaxed);
+    assert!(daemon.says_to_mail("ann@uni.example").starts_with('4'));
+    let letter = folder.path().join("letter.eml");
+    std::fs::write(&letter, bounce(99, "joe@victim.example")).unwrap();
     let mut told = vec![
         ("status", daemon.page("/status")),
         ("metrics", daemon.page("/metrics")),
         ("health", daemon.page("/healthz")),
     ];
-    for arguments in [&["check-config"][..], &["check-config", "--print"], &["status", "--json"]] {
+    for arguments in [
+        &["check-config"][..],
+        &["check-config", "--print"],
+        &["status", "--json"],
+        &["explain", "--format", "json", "--rcpt", "joe@victim.example", letter.to_str().unwrap()],
+    ] {
         told.push((arguments[0], said(&replyguard(folder.path(), arguments).output().unwrap())));
     }
     daemon.reload();
@@ -424,6 +507,7 @@ fn no_secret_is_told() {
         assert_eq!(shown_in(text.as_bytes(), &secrets), [""; 0], "in {name}");
         if name == "log" {
             assert!(text.contains("TRACE"), "it is as verbose as it can be");
+            assert!(text.contains("AUTH: it says 535 5.7.8: look at name and password"), "{text}");
         }
     }
 }
