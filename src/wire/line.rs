@@ -175,9 +175,11 @@ impl ContentReader {
         let run = ahead.iter().take(DOT_RUN_BYTES_MAX).take_while(|b| matches!(b, b'.' | 0));
         let run = run.count();
         let dots = ahead.get(..run).unwrap_or_default();
-        // Why blanks too: many a program compares the line without those at its end with a dot.
+        // Why blanks too, and VT and FF among them: many a program compares the line without those
+        // at its end with a dot, as Python's `strip` and C's `isspace` have them.
         let blanks = ahead.iter().take(DOT_RUN_BYTES_MAX).skip(run);
-        let blanks = blanks.take_while(|byte| matches!(byte, b' ' | b'\t' | 0)).count();
+        let blanks =
+            blanks.take_while(|byte| matches!(byte, b' ' | b'\t' | 0x0B | 0x0C | 0)).count();
         let blanks = if dots.contains(&b'.') { blanks } else { 0 };
         let run = run + blanks;
         let stuffed = match self.opened == Opened::Properly && dots.first() == Some(&b'.') {
@@ -314,6 +316,7 @@ mod tests {
             b"\n. \r\n",
             b"\r\n.\t\n",
             b"\r\n\0. \r\n",
+            b"\n.\x0c\x0b\r",
         ] {
             let wire = [b"head\r\n\r\nbody", variant, b"MAIL FROM:<x@y>\r\n.\r\n"].concat();
             let (_, ended, ambiguous, before) = read(&wire, &[]);
