@@ -275,17 +275,14 @@ impl AutoSubmitted {
         let begins = |start: &str| {
             token.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start))
         };
-        if token.is_empty() {
-            return None;
-        }
-        let kinds = [
-            (is("no"), AutoSubmitted::No),
-            (is("auto-generated"), AutoSubmitted::Generated),
-            (is("auto-notified"), AutoSubmitted::Notified),
-            (begins("auto-repl") || begins("autorepl"), AutoSubmitted::Replied),
-        ];
-        let kind = kinds.into_iter().find(|(is, _)| *is);
-        Some(kind.map_or(AutoSubmitted::Other, |(_, kind)| kind))
+        Some(match token {
+            "" => return None,
+            _ if is("no") => AutoSubmitted::No,
+            _ if is("auto-generated") => AutoSubmitted::Generated,
+            _ if is("auto-notified") => AutoSubmitted::Notified,
+            _ if begins("auto-repl") || begins("autorepl") => AutoSubmitted::Replied,
+            _ => AutoSubmitted::Other,
+        })
     }
 }
 
@@ -308,19 +305,15 @@ impl Precedence {
     /// Reads the value in any letter case.
     pub fn parse(value: &str) -> Option<Precedence> {
         let token = token(value);
-        if token.is_empty() {
-            return None;
-        }
-        let kinds = [
-            ("bulk", Precedence::Bulk),
-            ("junk", Precedence::Junk),
-            ("list", Precedence::List),
-            ("auto_reply", Precedence::AutoReply),
-            ("auto-reply", Precedence::AutoReply),
-            ("autoreply", Precedence::AutoReply),
-        ];
-        let kind = kinds.iter().find(|(word, _)| token.eq_ignore_ascii_case(word));
-        Some(kind.map_or(Precedence::Other, |(_, kind)| *kind))
+        let is = |word: &str| token.eq_ignore_ascii_case(word);
+        Some(match token {
+            "" => return None,
+            _ if is("bulk") => Precedence::Bulk,
+            _ if is("junk") => Precedence::Junk,
+            _ if is("list") => Precedence::List,
+            _ if is("auto_reply") || is("auto-reply") || is("autoreply") => Precedence::AutoReply,
+            _ => Precedence::Other,
+        })
     }
 }
 
