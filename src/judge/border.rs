@@ -36,18 +36,14 @@ impl Trace {
 
     /// Reads the topmost Received lines of a header.
     pub fn top_of(fields: &Fields<'_>, lines_max: usize) -> Trace {
-        let received = fields.iter().enumerate().filter(|(_, field)| field.is("received"));
-        let lines = received.take(lines_max);
-        let (at, lines) = lines.map(|(at, field)| (at, Received::parse(&field.text()))).unzip();
+        let (at, lines) = Trace::read(fields).take(lines_max).unzip();
         Trace { lines, at }
     }
 
     /// Reads them down to the first that names a host.
     pub fn to_host(fields: &Fields<'_>) -> Trace {
         let mut trace = Trace::default();
-        let received = fields.iter().enumerate().filter(|(_, field)| field.is("received"));
-        for (at, field) in received.take(TRACE_LINES_MAX) {
-            let line = Received::parse(&field.text());
+        for (at, line) in Trace::read(fields).take(TRACE_LINES_MAX) {
             let is_last = line.by.is_some();
             trace.at.push(at);
             trace.lines.push(line);
@@ -56,6 +52,12 @@ impl Trace {
             }
         }
         trace
+    }
+
+    /// Each Received line as it is asked for, and which field it is.
+    fn read<'f>(fields: &'f Fields<'_>) -> impl Iterator<Item = (usize, Received)> + 'f {
+        let received = fields.iter().enumerate().filter(|(_, field)| field.is("received"));
+        received.map(|(at, field)| (at, Received::parse(&field.text())))
     }
 
     /// How far it can be believed.
