@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 
 use serde_json::Value;
@@ -65,6 +65,16 @@ impl Settings {
         keys.iter().fold(self, |settings, key| {
             settings.set(&format!("loops.conversation.{key}"), "1000/24h")
         })
+    }
+
+    /// Its next hop must speak TLS, under this name, with a certificate of this authority (PEM).
+    pub fn trusting(self, next_hop: SocketAddr, name: &str, authority: &Path) -> Self {
+        let mut hop = toml::Table::new();
+        hop.insert("to".to_owned(), next_hop.to_string().into());
+        hop.insert("name".to_owned(), name.into());
+        self.set("outbound.next_hop", vec![hop])
+            .set("outbound.next_hop_tls.mode", "require")
+            .set("outbound.next_hop_tls.ca_file", authority.to_str().unwrap())
     }
 
     /// A whole configuration file, as somebody wrote it.

@@ -56,15 +56,9 @@ fn a_next_hop_that_wants_a_password_gets_it_over_tls() {
     std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
     let dovecot = Dovecot::knowing(&[(USER, PASSWORD)], &dovecot::Settings::default());
     let relay = demanding(&sink, &dovecot, &authority);
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let mut next_hop = toml::Table::new();
-    next_hop.insert("to".to_owned(), relay.submission().to_string().into());
-    next_hop.insert("name".to_owned(), "relay.example".into());
     let settings = Settings::before(relay.submission())
-        .set("outbound.next_hop", vec![next_hop])
-        .set("outbound.next_hop_tls.mode", "require")
-        .set("outbound.next_hop_tls.ca_file", path("ca.pem"))
-        .set("outbound.auth_file", path("secrets"));
+        .trusting(relay.submission(), "relay.example", &folder.path().join("ca.pem"))
+        .set("outbound.auth_file", folder.path().join("secrets").to_str().unwrap());
     say("correct horse", folder.path());
     let mut guard = Guard::start(settings);
     let postfix = Postfix::start(&postfix::Settings::default().variant_a(guard.address()));

@@ -42,14 +42,9 @@ fn postfixes_that_insist_on_tls_stand_before_and_behind() {
         .set("smtpd_tls_chain_files", "/etc/postfix/chain.pem")
         .file("chain.pem", format!("{}{}", mx.key, mx.certificate));
     let smarthost = Postfix::start(&smarthost);
-    let mut next_hop = toml::Table::new();
-    next_hop.insert("to".to_owned(), smarthost.submission().to_string().into());
-    next_hop.insert("name".to_owned(), "smarthost.example".into());
     let settings = Settings::before(smarthost.submission())
-        .set("outbound.next_hop", vec![next_hop])
-        .set("outbound.starttls", "require")
-        .set("outbound.next_hop_tls.mode", "require")
-        .set("outbound.next_hop_tls.ca_file", folder.path().join("ca.pem").to_str().unwrap());
+        .trusting(smarthost.submission(), "smarthost.example", &folder.path().join("ca.pem"))
+        .set("outbound.starttls", "require");
     let issued = authority.issue(&["guard.ours.example"], Dates::Always);
     let guard = Guard::start(showing(&issued, folder.path(), settings));
     let postfix = postfix::Settings::default()
