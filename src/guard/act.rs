@@ -20,6 +20,7 @@ use crate::judge::Case;
 use crate::judge::decide::is_young;
 use crate::judge::decision::{Action, Decision, Reason};
 use crate::judge::evidence::Evidence;
+use crate::judge::fingerprint::Campaign;
 use crate::judge::policy::Mode;
 use crate::judge::trace::{Arrival, Trace, lines};
 use crate::mail::address::ForwardPath;
@@ -39,6 +40,8 @@ pub struct Told<'a> {
     pub evidence: &'a Evidence,
     /// The policy that decided.
     pub in_force: &'a InForce,
+    /// The run that a response belongs to which answers forged mail.
+    pub campaign: Option<Campaign>,
     /// When it was decided.
     pub now: Timestamp,
 }

@@ -163,7 +163,6 @@ impl Job<'_> {
             class: self.told.case.class,
             campaign: self
                 .told
-                .case
                 .campaign
                 .map(|key| CampaignKey(u128::from_be_bytes(*key.as_bytes()))),
         }

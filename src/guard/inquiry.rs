@@ -12,9 +12,9 @@ use crate::guard::clock::Clock;
 use crate::guard::evidence::Facts;
 use crate::guard::loops::{LoopMemory, site_of};
 use crate::judge::decide::decide;
-use crate::judge::decision::Decision;
+use crate::judge::decision::{Decision, Verdict, VerdictKind};
 use crate::judge::evidence::Evidence;
-use crate::judge::fingerprint::FingerprintKey;
+use crate::judge::fingerprint::{Campaign, FingerprintKey};
 use crate::judge::policy::Policy;
 use crate::judge::trace::TraceKey;
 use crate::judge::{Case, Keys, read};
@@ -85,6 +85,21 @@ impl Inquiry {
             loop_site: &self.site_of(envelope),
         };
         read(envelope, message, &policy.site, &keys)
+    }
+
+    /// The run that a response belongs to which answers forged mail; `None` for any other.
+    pub fn campaign(
+        &self,
+        envelope: &Envelope,
+        message: &Message,
+        case: &Case,
+        decisions: &[Decision],
+    ) -> Option<Campaign> {
+        let failed = |verdict: &Verdict| verdict.kind() == VerdictKind::Failed;
+        let is_failed = |decision: &Decision| decision.verdict.as_ref().is_some_and(failed);
+        let is_wanted = decisions.iter().any(is_failed);
+        let key = &self.fingerprint_key;
+        is_wanted.then(|| Campaign::of_response(envelope.reverse_path(), message, case, key))?
     }
 
     /// Whose traces count as ours for what came by this listener.

@@ -161,7 +161,9 @@ impl Guard {
         let now = self.now();
         let Decided { decisions, reserved } =
             self.inquiry.decide(&incoming.envelope, &case, &mut gathered, policy, now);
-        let told = Told { case: &case, evidence: &gathered.evidence, in_force: &in_force, now };
+        let campaign = self.inquiry.campaign(&incoming.envelope, &message, &case, &decisions);
+        let evidence = &gathered.evidence;
+        let told = Told { case: &case, evidence, in_force: &in_force, campaign, now };
         let mut acted = self.act(incoming, decisions, &told).await;
         let recorded = self.record(&mut acted, &told, began.elapsed()).await;
         remember(reserved, &acted, now);

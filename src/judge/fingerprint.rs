@@ -20,15 +20,18 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::judge::classify::Class;
+use crate::judge::Case;
+use crate::judge::classify::{Class, Guarded};
+use crate::judge::evidence::GapCause;
 use crate::judge::original::Original;
 use crate::judge::reading::Reading;
 use crate::judge::words::folded;
-use crate::mail::address::Domain;
+use crate::mail::address::{Domain, ReversePath};
 use crate::mail::header::Field;
 use crate::mail::hex::hex;
+use crate::mail::keyed::{first, put};
 use crate::mail::limits::FINGERPRINT_BODY_BYTES_MAX;
-use crate::mail::message::View;
+use crate::mail::message::{Message, View};
 use crate::mail::report::Form;
 
 /// The key of all fingerprints of one installation.
@@ -41,10 +44,8 @@ impl FingerprintKey {
         FingerprintKey(bytes)
     }
 
-    fn hasher(&self, purpose: &str) -> blake3::Hasher {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        put(&mut hasher, purpose.as_bytes());
-        hasher
+    fn of(&self, pieces: &[u8]) -> [u8; 16] {
+        first(&blake3::keyed_hash(&self.0, pieces))
     }
 }
 
@@ -65,25 +66,30 @@ pub struct Campaign([u8; 16]);
 impl Fingerprint {
     /// The fingerprint of a message.
     pub fn of(view: &View<'_>, bytes: &[u8], key: &FingerprintKey) -> Fingerprint {
-        let mut hasher = key.hasher("replyguard fingerprint strong 1");
-        let mut header = Vec::with_capacity(HEADER_BYTES_USUAL);
+        let mut pieces = Vec::with_capacity(HEADER_BYTES_USUAL);
+        put(&mut pieces, b"replyguard fingerprint strong 2");
         for name in ["message-id", "from", "to", "cc", "date", "subject"] {
             for field in view.fields.all(name) {
-                put(&mut header, name.as_bytes());
-                put(&mut header, single_spaced(&field.text()).as_bytes());
+                put(&mut pieces, name.as_bytes());
+                put(&mut pieces, single_spaced(&field.text()).as_bytes());
             }
         }
-        hasher.update(&header);
         let body = bytes.get(view.fields.end()..).unwrap_or_default();
-        put(&mut hasher, without_blank_end(&with_lf(body, FINGERPRINT_BODY_BYTES_MAX)));
-        Fingerprint(short(&hasher))
+        let body = with_crlf(body, FINGERPRINT_BODY_BYTES_MAX);
+        let body = without_blank_end(&body);
+        pieces.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        // Why not joined with the rest: the body is long.
+        let mut hasher = blake3::Hasher::new_keyed(&key.0);
+        hasher.update(&pieces).update(body);
+        Fingerprint(first(&hasher.finalize()))
     }
 
-    /// The fingerprint of these pieces, each with its length; `purpose` keeps kinds apart.
+    /// The fingerprint of these pieces; `purpose` keeps kinds apart.
     pub fn of_pieces(purpose: &str, pieces: &[&[u8]], key: &FingerprintKey) -> Fingerprint {
-        let mut hasher = key.hasher(purpose);
-        pieces.iter().for_each(|piece| put(&mut hasher, piece));
-        Fingerprint(short(&hasher))
+        let mut joined = Vec::with_capacity(HEADER_BYTES_USUAL);
+        put(&mut joined, purpose.as_bytes());
+        pieces.iter().for_each(|piece| put(&mut joined, piece));
+        Fingerprint(key.of(&joined))
     }
 
     /// The 128 bits.
@@ -93,9 +99,28 @@ impl Fingerprint {
 }
 
 impl Campaign {
-    /// The campaign of a response: its class, and the subject message as it was sent to anybody;
-    /// `None` when the response does not hold all of it.
-    pub fn of(
+    /// The campaign of a message with this reverse-path; `None` for what is no response, or does not
+    /// return a whole message.
+    ///
+    /// Why not in `Case`: only what is held because it answers forged mail has any use of it.
+    pub fn of_response(
+        path: &ReversePath,
+        message: &Message,
+        case: &Case,
+        key: &FingerprintKey,
+    ) -> Option<Campaign> {
+        let Case { class, original, .. } = case;
+        let is_cut = GapCause::Truncated.is_among(&original.gaps);
+        if class.guarded() != Guarded::Response || is_cut {
+            return None;
+        }
+        let view = message.view();
+        Campaign::of(&Reading::new(&view, Some(path)), *class, original, key)
+    }
+
+    /// The class, and the subject message as it was sent to anybody; `None` when the response does
+    /// not hold all of it.
+    fn of(
         reading: &Reading<'_>,
         class: Class,
         original: &Original,
@@ -106,24 +131,25 @@ impl Campaign {
         let leaves = || view.parts().iter().filter(|part| !part.is_container);
         leaves().find(|part| !part.decoded(usize::MAX).trim_ascii().is_empty())?;
         let names = names(original, &view);
-        let mut hasher = key.hasher("replyguard campaign 3");
-        put(&mut hasher, class.as_str().as_bytes());
-        put(&mut hasher, class.dsn_action().map_or("", |action| action.as_str()).as_bytes());
+        let mut pieces = Vec::with_capacity(embedded.bytes.len());
+        put(&mut pieces, b"replyguard campaign 4");
+        put(&mut pieces, class.as_str().as_bytes());
+        put(&mut pieces, class.dsn_action().map_or("", |action| action.as_str()).as_bytes());
         for author in view.fields.author_addresses() {
-            put(&mut hasher, author.domain().map_or("", Domain::as_str).as_bytes());
+            put(&mut pieces, author.domain().map_or("", Domain::as_str).as_bytes());
         }
         let subject = view.fields.first("subject").map(Field::decoded);
         let subject = folded(&subject.unwrap_or_default(), 1000);
-        put(&mut hasher, &impersonal(subject.as_bytes(), &names));
+        put(&mut pieces, &impersonal(subject.as_bytes(), &names));
         for part in leaves() {
-            put(&mut hasher, part.media.kind.as_bytes());
+            put(&mut pieces, part.media.kind.as_bytes());
             let content = part.decoded(usize::MAX);
             match part.media.kind.starts_with("text/") {
-                true => put(&mut hasher, &impersonal(&content, &names)),
-                false => put(&mut hasher, &with_lf(&content, usize::MAX)),
+                true => put(&mut pieces, &impersonal(&content, &names)),
+                false => put(&mut pieces, &with_crlf(&content, usize::MAX)),
             }
         }
-        Some(Campaign(short(&hasher)))
+        Some(Campaign(key.of(&pieces)))
     }
 
     /// The 128 bits.
@@ -156,38 +182,8 @@ impl Serialize for Campaign {
     }
 }
 
-/// Adds a piece with its length, so that no two sequences of pieces hash alike.
-fn put(to: &mut impl Pieces, piece: &[u8]) {
-    let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-    to.add(&length.to_le_bytes());
-    to.add(piece);
-}
-
-/// What is hashed, or collected to be hashed at once: that is cheaper where the pieces are short.
-trait Pieces {
-    fn add(&mut self, bytes: &[u8]);
-}
-
-impl Pieces for blake3::Hasher {
-    fn add(&mut self, bytes: &[u8]) {
-        self.update(bytes);
-    }
-}
-
-impl Pieces for Vec<u8> {
-    fn add(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
-}
-
 /// Bytes of a fingerprint's header fields that are made room for.
 const HEADER_BYTES_USUAL: usize = 1024;
-
-fn short(hasher: &blake3::Hasher) -> [u8; 16] {
-    let mut out = [0; 16];
-    hasher.finalize_xof().fill(&mut out);
-    out
-}
 
 /// The words of a text, each with one space before the next.
 pub fn single_spaced(value: &str) -> String {
@@ -201,40 +197,45 @@ pub fn single_spaced(value: &str) -> String {
     out
 }
 
-/// Bytes with LF in place of CRLF, the first `bytes_max` of them: the same message has the one at
-/// rest and the other on the wire.
-fn with_lf(bytes: &[u8], bytes_max: usize) -> Cow<'_, [u8]> {
-    // Why twice: as many CRs may be left out. What lies behind changes nothing.
-    let bytes = bytes.get(..bytes_max.saturating_mul(2)).unwrap_or(bytes);
-    let mut ends = memchr::memchr_iter(b'\r', bytes);
-    let mut out = Vec::new();
+/// Bytes with CRLF in place of LF, the first `bytes_max` of them: the same message has the one at
+/// rest and the other on the wire, where nothing need be changed.
+fn with_crlf(bytes: &[u8], bytes_max: usize) -> Cow<'_, [u8]> {
+    let bytes = bytes.get(..bytes_max).unwrap_or(bytes);
+    if !has_bare_lf(bytes) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut out = Vec::with_capacity(bytes.len() + bytes.len() / LINE_BYTES_USUAL);
     let mut from = 0;
-    while let Some(at) = ends.next().filter(|_| out.len() < bytes_max) {
-        if bytes.get(at + 1) == Some(&b'\n') {
-            if from == 0 {
-                out.reserve_exact(bytes.len().min(bytes_max.saturating_add(LINE_BYTES_USUAL)));
-            }
-            out.extend_from_slice(bytes.get(from..at).unwrap_or_default());
-            from = at + 1;
-        }
+    for at in memchr::memchr_iter(b'\n', bytes) {
+        let line = bytes.get(from..at).unwrap_or_default();
+        out.extend_from_slice(line);
+        out.extend_from_slice(if line.ends_with(b"\r") { b"\n" } else { b"\r\n" });
+        from = at + 1;
     }
-    if from == 0 {
-        return Cow::Borrowed(bytes.get(..bytes_max).unwrap_or(bytes));
-    }
-    let left = bytes_max.saturating_sub(out.len());
-    let rest = bytes.get(from..).unwrap_or_default();
-    out.extend_from_slice(rest.get(..left).unwrap_or(rest));
+    out.extend_from_slice(bytes.get(from..).unwrap_or_default());
     out.truncate(bytes_max);
     Cow::Owned(out)
 }
 
-/// Bytes that a line is longer than the bound at most, as a rule.
-const LINE_BYTES_USUAL: usize = 1024;
+/// Whether there is an LF without CR before it.
+fn has_bare_lf(bytes: &[u8]) -> bool {
+    let Some((first, second)) = bytes.split_first() else { return false };
+    // Why without a branch: so many bytes are compared with one instruction.
+    let bare = bytes.iter().zip(second).fold(0, |bare, (&first, &second)| {
+        bare | (u8::from(second == b'\n') & u8::from(first != b'\r'))
+    });
+    bare != 0 || *first == b'\n'
+}
+
+/// Bytes of a line, as a rule: so many less than the CRs that are put in need room.
+const LINE_BYTES_USUAL: usize = 16;
 
 /// A body without the line ends at its end.
-fn without_blank_end(body: &[u8]) -> &[u8] {
-    let end = body.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
-    body.get(..end).unwrap_or(body)
+fn without_blank_end(mut body: &[u8]) -> &[u8] {
+    while let Some(before) = body.strip_suffix(b"\r\n") {
+        body = before;
+    }
+    body
 }
 
 /// The recipients' local parts, lower case: spam greets people by them.
@@ -277,7 +278,6 @@ mod tests {
     use super::*;
     use crate::judge::classify::DsnAction;
     use crate::judge::site::Site;
-    use crate::mail::address::ReversePath;
 
     const KEY: FingerprintKey = FingerprintKey::new([7; 32]);
 

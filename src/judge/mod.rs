@@ -43,7 +43,7 @@ use std::ops::Range;
 use crate::judge::border::{Border, End, Trace};
 use crate::judge::classify::{Class, Guarded, Signal, classify};
 use crate::judge::evidence::{Gap, GapCause};
-use crate::judge::fingerprint::{Campaign, Fingerprint, FingerprintKey};
+use crate::judge::fingerprint::{Fingerprint, FingerprintKey};
 use crate::judge::loops::marks::{ForwardedOriginal, LoopMarks, via};
 use crate::judge::loops::weak::weak;
 use crate::judge::original::{Origin, Original};
@@ -89,9 +89,6 @@ pub struct Case {
     pub weak: Fingerprint,
     /// What its header says of the mailboxes it went through.
     pub marks: LoopMarks,
-    /// What it has in common with others of its run; `None` for what is no response, or does not
-    /// return a whole message.
-    pub campaign: Option<Campaign>,
     /// How far its own header can be believed; `None` for what is no response and no report.
     pub border: Option<Border>,
     /// What could not be known of it, and why.
@@ -202,7 +199,6 @@ fn case(
         fingerprint,
         weak: weak(view, fingerprint, key),
         marks: LoopMarks::default(),
-        campaign: None,
         border: None,
         gaps: Vec::new(),
     };
@@ -234,9 +230,6 @@ fn case(
         }
         case.responder = fields.author_addresses().next().cloned();
         case.responder = case.responder.or_else(|| path.and_then(ReversePath::address).cloned());
-        if class.guarded() == Guarded::Response && !is_cut {
-            case.campaign = Campaign::of(&reading, class, &case.original, key);
-        }
     }
     case.signals = signals;
     case
@@ -288,6 +281,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::judge::fingerprint::Campaign;
     use crate::mail::envelope::{Client, MailFrom, Parameters};
 
     const KEY: FingerprintKey = FingerprintKey::new([3; 32]);
@@ -307,6 +301,11 @@ mod tests {
 
     fn alone(text: &str) -> Case {
         read_alone(&Message::new(text.to_owned(), Completeness::Whole), &site(), &KEY)
+    }
+
+    fn campaign_of(text: &str) -> Option<Campaign> {
+        let message = Message::new(text.to_owned(), Completeness::Whole);
+        Campaign::of_response(&ReversePath::Null, &message, &alone(text), &KEY)
     }
 
     fn from(path: ReversePath, text: &str) -> Case {
@@ -334,8 +333,8 @@ mod tests {
         assert_eq!(case.original.message_id(), Some("orig-1@example.net"));
         assert!(case.message_id.unwrap().starts_with("dovecot-sieve-"));
         assert_eq!((case.origin, case.hops), (Some(Origin::Ours), 1));
-        assert!(case.date.is_some() && case.campaign.is_none() && case.border.is_some());
-        assert!(alone(BOUNCE).campaign.is_some());
+        assert!(case.date.is_some() && case.border.is_some());
+        assert!(campaign_of(VACATION).is_none() && campaign_of(BOUNCE).is_some());
         let received = "Received: by mx.ours.test id 1; Sat, 21 Nov 2026 10:00:00 +0000\n\
             Received: by mx.ours.test id 2; Sat, 21 Nov 2026 09:00:00 +0000\n";
         let case = alone(&format!("{received}Date: Sat, 21 Nov 2026 08:00:00 +0000\n{VACATION}"));
@@ -349,7 +348,8 @@ mod tests {
             alone("From: joe@ours.test\nSubject: a\x1b[2Jb\nIn-Reply-To: <m@a.test>\n\nhello\n");
         assert_eq!(case.class, Class::Personal);
         assert_eq!(case.original, Original::default());
-        assert_eq!((case.origin, case.campaign, case.border), (None, None, None));
+        assert_eq!((case.origin, case.border), (None, None));
+        assert_eq!(campaign_of("From: joe@ours.test\n\nhello\n"), None);
         assert_eq!(case.subject.as_deref(), Some("a\\u{1b}[2Jb"));
     }
 
@@ -423,7 +423,8 @@ mod tests {
         assert!(GapCause::Truncated.is_among(&case.original.gaps));
         let cut =
             Message::new(BOUNCE.as_bytes()[..BOUNCE.len() - 60].to_vec(), Completeness::Truncated);
-        assert_eq!(read_alone(&cut, &site(), &KEY).campaign, None);
+        let case = read_alone(&cut, &site(), &KEY);
+        assert_eq!(Campaign::of_response(&ReversePath::Null, &cut, &case, &KEY), None);
     }
 
     #[test]
@@ -487,7 +488,7 @@ mod tests {
             prop_assert_eq!(lf.original.keys, crlf.original.keys);
             prop_assert_eq!(lf.original.findings, crlf.original.findings);
             prop_assert_eq!(lf.fingerprint, crlf.fingerprint);
-            prop_assert_eq!(lf.campaign, crlf.campaign);
+            prop_assert_eq!(campaign_of(text), campaign_of(&text.replace('\n', "\r\n")));
         }
 
         #[test]

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use crate::mail::address::ForwardPath;
 use crate::mail::envelope::Secured;
 use crate::mail::hex::hex;
+use crate::mail::keyed::keyed_hash;
 use crate::mail::limits::TRACE_RECIPIENTS_MAX;
 use crate::mail::time::Timestamp;
 
@@ -46,27 +47,17 @@ impl TraceKey {
         TraceKey { before: Some(bytes), ..self }
     }
 
-    fn hasher(&self, age: Age) -> blake3::Hasher {
+    fn of(&self, age: Age) -> &[u8; 32] {
         let before = self.before.as_ref().filter(|_| age == Age::Before);
-        blake3::Hasher::new_keyed(before.unwrap_or(&self.now))
+        before.unwrap_or(&self.now)
     }
 
     fn code(&self, age: Age, site: &str, event: &str, recipient: &ForwardPath) -> [u8; CODE_BYTES] {
-        let mut hasher = self.hasher(age);
-        for part in ["rcpt", site, event, recipient.canonical().as_str()] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        first_bytes(&hasher)
+        keyed_hash(self.of(age), &["rcpt", site, event, recipient.canonical().as_str()])
     }
 
     fn seal(&self, age: Age, site: &str, event: &str, lap: u32, codes: &str) -> [u8; CODE_BYTES] {
-        let mut hasher = self.hasher(age);
-        for part in ["line", site, event, &lap.to_string(), codes] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        first_bytes(&hasher)
+        keyed_hash(self.of(age), &["line", site, event, &lap.to_string(), codes])
     }
 }
 
@@ -74,12 +65,6 @@ impl std::fmt::Debug for TraceKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TraceKey")
     }
-}
-
-fn first_bytes(hasher: &blake3::Hasher) -> [u8; CODE_BYTES] {
-    let mut bytes = [0; CODE_BYTES];
-    hasher.finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 /// What the lines say.

@@ -8,6 +8,7 @@ pub mod authres;
 pub mod envelope;
 pub mod header;
 pub mod hex;
+pub mod keyed;
 pub mod limits;
 pub mod limits_of_clients;
 pub mod limits_of_memory;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use crate::mail::keyed::keyed_hash;
 use crate::mail::limits::{ANSWERS_MAX, ANSWERS_SEEN_MAX, LIMIT_WINDOW};
 use crate::mail::time::Timestamp;
 
@@ -48,14 +49,7 @@ impl Answers {
 
     /// The key for these words; no two lists of words have the same one.
     pub fn key(&self, words: &[&str]) -> Key {
-        let mut hasher = blake3::Hasher::new_keyed(&self.hash_key);
-        for word in words {
-            hasher.update(&(word.len() as u64).to_le_bytes());
-            hasher.update(word.as_bytes());
-        }
-        let mut bytes = [0; 16];
-        hasher.finalize_xof().fill(&mut bytes);
-        Key::from_le_bytes(bytes)
+        Key::from_le_bytes(keyed_hash(&self.hash_key, words))
     }
 
     /// How many there were for each key, those in flight included, in their order.

@@ -8,6 +8,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 
 use crate::judge::subject::{Inbound, LookUp};
 use crate::mail::address::Address;
+use crate::mail::keyed::keyed_hash;
 
 /// A name, hashed. Why no longer: two names with one hash are met once in millions of years, and who
 /// reads a record compares its names anyway; every table of the store has it many times.
@@ -39,14 +40,7 @@ impl StoreKey {
 
     /// The key of these words; no two lists of words have the same.
     pub fn hashed(&self, words: &[&str]) -> Hashed {
-        let mut hasher = blake3::Hasher::new_keyed(&self.hash);
-        for word in words {
-            hasher.update(&(word.len() as u64).to_le_bytes());
-            hasher.update(word.as_bytes());
-        }
-        let mut bytes = [0; size_of::<Hashed>()];
-        hasher.finalize_xof().fill(&mut bytes);
-        Hashed::from_le_bytes(bytes)
+        Hashed::from_le_bytes(keyed_hash(&self.hash, words))
     }
 
     /// The key of a name.

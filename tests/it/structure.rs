@@ -12,9 +12,10 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use proptest::sample::select;
 use replyguard::judge::classify::Class;
-use replyguard::judge::fingerprint::FingerprintKey;
+use replyguard::judge::fingerprint::{Campaign, FingerprintKey};
 use replyguard::judge::site::Site;
 use replyguard::judge::{Case, read_alone};
+use replyguard::mail::address::ReversePath;
 use replyguard::mail::header::Completeness;
 use replyguard::mail::limits::{
     FAILED_RECIPIENTS_MAX, FIELDS_MAX, ORIGINAL_KEYS_MAX, PART_DEPTH_MAX, PARTS_MAX,
@@ -137,9 +138,11 @@ const PIECES: &[&[u8]] = &[
     b"\xff\0",
 ];
 
-fn read(bytes: Vec<u8>) -> Case {
-    let message = Message::new(bytes, Completeness::Whole);
-    read_alone(&message, &Site::default(), &FingerprintKey::new([1; 32]))
+fn read(bytes: Vec<u8>) -> (Case, Option<Campaign>) {
+    let (message, key) = (Message::new(bytes, Completeness::Whole), FingerprintKey::new([1; 32]));
+    let case = read_alone(&message, &Site::default(), &key);
+    let campaign = Campaign::of_response(&ReversePath::Null, &message, &case, &key);
+    (case, campaign)
 }
 
 /// What comes out of the reader of a message's content, fed with these packets.
@@ -180,7 +183,7 @@ proptest! {
         let lf = String::from_utf8_lossy(&whole).replace("\r\n", "\n");
         prop_assume!(!lf.contains('\r') && std::str::from_utf8(&whole).is_ok());
         let mut with_lf = read(lf.into_bytes());
-        (case.original.embedded, with_lf.original.embedded) = (None, None);
+        (case.0.original.embedded, with_lf.0.original.embedded) = (None, None);
         prop_assert_eq!(with_lf, case);
     }
 }
