@@ -247,18 +247,16 @@ impl Session {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sending = async {
-            self.stream.write_all(&self.output).await?;
-            self.stream.flush().await
-        };
-        let sent = timeout(CONTENT_DEADLINE, sending).await;
+        let sent = write(&mut self.stream, &self.output, stage).await;
         self.output.clear();
         self.output.shrink_to(NETWORK_BUFFER_BYTES * 2);
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(HopFault::Io { stage, source }),
-            Err(_) => Err(HopFault::Deadline { stage, after: CONTENT_DEADLINE }),
-        }
+        sent
+    }
+
+    /// Sends these bytes, and what was queued before them.
+    pub async fn send(&mut self, bytes: &[u8], stage: &'static str) -> Result<(), HopFault> {
+        self.flush(stage).await?;
+        write(&mut self.stream, bytes, stage).await
     }
 
     /// Whether the next hop has said nothing but the replies that were read, as far as is known
@@ -330,6 +328,22 @@ impl Session {
             }
         };
         let _ = timeout(QUIT_DEADLINE, quitting).await;
+    }
+}
+
+async fn write(
+    stream: &mut Box<dyn Stream>,
+    bytes: &[u8],
+    stage: &'static str,
+) -> Result<(), HopFault> {
+    let writing = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    match timeout(CONTENT_DEADLINE, writing).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(source)) => Err(HopFault::Io { stage, source }),
+        Err(_) => Err(HopFault::Deadline { stage, after: CONTENT_DEADLINE }),
     }
 }
 

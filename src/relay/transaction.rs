@@ -21,6 +21,12 @@ use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
 use crate::wire::smtp_client::{Stuffer, mail_command, rcpt_command, xforward_commands};
 
+/// Bytes of content that are sent at once from where they lie, each in `limits::CONTENT_DEADLINE`.
+const DIRECT_BYTES_MAX: usize = 4 * NETWORK_BUFFER_BYTES;
+
+/// Bytes of a content that are left to go with the final dot.
+const LAST_BYTES: usize = 512;
+
 /// A command with its reply, once there is one.
 struct Issued {
     line: String,
@@ -160,14 +166,35 @@ impl Transaction {
 
     /// Sends a piece of content; dots are stuffed here.
     pub async fn send(&mut self, content: &[u8]) -> Result<(), RelayError> {
-        for piece in content.chunks(NETWORK_BUFFER_BYTES) {
-            self.stuffer.stuff(piece, self.session.output());
-            if self.session.output().len() >= NETWORK_BUFFER_BYTES {
-                let sent = self.session.flush("content").await;
-                sent.map_err(|fault| self.lost(fault))?;
-            }
+        let mut rest = content;
+        while !rest.is_empty() {
+            let sent = match self.plain(rest) {
+                Some(plain) => {
+                    rest = rest.get(plain.len()..).unwrap_or_default();
+                    self.session.send(plain, "content").await
+                }
+                None => {
+                    let (piece, behind) = rest.split_at(rest.len().min(NETWORK_BUFFER_BYTES));
+                    rest = behind;
+                    self.stuffer.stuff(piece, self.session.output());
+                    match self.session.output().len() >= NETWORK_BUFFER_BYTES {
+                        true => self.session.flush("content").await,
+                        false => Ok(()),
+                    }
+                }
+            };
+            sent.map_err(|fault| self.lost(fault))?;
         }
         Ok(())
+    }
+
+    /// What of this content can be sent from where it lies: much, with no dot to be stuffed, and
+    /// nothing queued that must go before.
+    fn plain<'c>(&mut self, content: &'c [u8]) -> Option<&'c [u8]> {
+        // Why not the last bytes: they go in one packet with the final dot.
+        let most = content.len().saturating_sub(LAST_BYTES).min(DIRECT_BYTES_MAX);
+        let content = content.get(..most).filter(|_| self.session.output().is_empty())?;
+        self.stuffer.plain(content, NETWORK_BUFFER_BYTES)
     }
 
     /// Sends the final dot and waits for the reply; one for each accepted recipient with LMTP.

@@ -19,6 +19,9 @@ use crate::serve::gone::Gone;
 use crate::serve::smtp::{BareLineEnd, Stopping};
 use crate::wire::line::{Content, ContentReader};
 
+/// Bytes that are made room for when a message comes in pieces.
+const JOINED_BYTES_USUAL: usize = 256 * 1024;
+
 /// A message on its way in.
 pub struct Arriving<'a, S> {
     /// The connection.
@@ -49,6 +52,10 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
             match self.next_content().await? {
                 Some(Content::Bytes(bytes)) if only.is_empty() && joined.is_empty() => only = bytes,
                 Some(Content::Bytes(bytes)) => {
+                    if joined.is_empty() {
+                        // Why so much: most of those that come in pieces need no more then.
+                        joined.reserve(inspect_max.min(JOINED_BYTES_USUAL));
+                    }
                     joined.extend_from_slice(&std::mem::take(&mut only));
                     joined.extend_from_slice(&bytes);
                 }

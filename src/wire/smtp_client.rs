@@ -160,6 +160,27 @@ impl Stuffer {
         };
     }
 
+    /// The bytes at the beginning of `content` that need no dot more, if they are at least so many;
+    /// they count as sent.
+    pub fn plain<'c>(&mut self, content: &'c [u8], bytes_min: usize) -> Option<&'c [u8]> {
+        let stuffed = match (self.last, content) {
+            (Last::LineStart, [b'.', ..]) | (Last::Cr, [b'\n', b'.', ..]) => Some(0),
+            _ => memchr::memmem::find(content, b"\r\n.").map(|at| at + 2),
+        };
+        let plain = content.get(..stuffed.unwrap_or(content.len()))?;
+        if plain.len() < bytes_min {
+            return None;
+        }
+        self.last = match plain {
+            [] => self.last,
+            [.., b'\r'] => Last::Cr,
+            [.., b'\r', b'\n'] => Last::LineStart,
+            [b'\n'] if self.last == Last::Cr => Last::LineStart,
+            _ => Last::Other,
+        };
+        Some(plain)
+    }
+
     /// Appends what ends the message: CRLF when its last line has none, and the final dot.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         if self.last != Last::LineStart {
@@ -259,13 +280,19 @@ mod tests {
         fn stuffing_is_undone_by_reading(
             lines in proptest::collection::vec("[.a ]{0,5}", 0..20),
             cuts in proptest::collection::vec(0usize..120, 0..10),
+            bytes_min in 0usize..20,
         ) {
             let content: Vec<u8> = lines.iter().flat_map(|line| format!("{line}\r\n").into_bytes()).collect();
             let mut cuts: Vec<usize> = cuts.into_iter().filter(|cut| *cut < content.len()).collect();
             cuts.sort_unstable();
             let (mut stuffer, mut wire, mut from) = (Stuffer::default(), Vec::new(), 0);
             for cut in cuts.into_iter().chain([content.len()]) {
-                stuffer.stuff(&content[from..cut], &mut wire);
+                let mut piece = &content[from..cut];
+                if let Some(plain) = stuffer.plain(piece, bytes_min) {
+                    wire.extend_from_slice(plain);
+                    piece = &piece[plain.len()..];
+                }
+                stuffer.stuff(piece, &mut wire);
                 from = cut;
             }
             stuffer.end(&mut wire);
