@@ -313,9 +313,8 @@ impl Trail {
             let origin = (record.n == 1).then(|| (key, record.event.clone()));
             return Ok(Line { full, short: None, origin, spill });
         };
-        let short =
-            Record { signals: None, evidence: None, same_as: Some(event), ..record.clone() };
-        Ok(Line { full, short: Some((generation, with_end(short.line()?))), origin: None, spill })
+        let short = with_end(record.short(event).line()?);
+        Ok(Line { full, short: Some((generation, short)), origin: None, spill })
     }
 }
 

@@ -6,7 +6,6 @@
 //! schema. Bounds: `limits::RECORD_BYTES_MAX`. Standards: RFC 3339 for times.
 
 use std::collections::HashSet;
-use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -140,6 +139,43 @@ pub struct Record {
     pub same_as: Option<String>,
     /// Fields left null only because the line would have been too long.
     pub left_out: Vec<LeftOut>,
+    /// The line as far as it was written already.
+    #[serde(skip)]
+    begun: Begun,
+}
+
+/// The line of a record up to its ending, which is the same however it ends. No part of what the
+/// record says: two are equal without.
+#[derive(Clone, Debug, Default)]
+struct Begun(Option<Unended>);
+
+#[derive(Clone, Debug)]
+struct Unended {
+    /// The whole line, null where it has no ending yet.
+    line: String,
+    /// Where the ending begins in it.
+    at: usize,
+}
+
+impl PartialEq for Begun {
+    fn eq(&self, _: &Begun) -> bool {
+        true
+    }
+}
+
+impl Eq for Begun {}
+
+/// The fields of a record that are known when it has ended; the last ones of its line.
+#[derive(Serialize)]
+struct LastFields<'r> {
+    outcome: &'r Option<Ended>,
+    reply: &'r Option<String>,
+    next_hop: &'r Option<String>,
+    next_hop_tls: &'r Option<String>,
+    held: &'r Option<String>,
+    ms: u64,
+    same_as: &'r Option<String>,
+    left_out: &'r [LeftOut],
 }
 
 /// One `NAME=value` of XFORWARD.
@@ -353,6 +389,7 @@ impl Handled<'_> {
             ms: 0,
             same_as: None,
             left_out: Vec::new(),
+            begun: Begun::default(),
         }
     }
 
@@ -385,8 +422,29 @@ impl RecordedLoop {
 }
 
 impl Record {
+    /// Writes its line up to the ending, which is not there yet; it is not written again then.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        self.begun = Begun::default();
+        let line = self.written()?;
+        if line.len() <= RECORD_BYTES_MAX {
+            let last = self.last_fields()?;
+            let at = line.strip_suffix(last.as_str()).map(str::len);
+            self.begun.0 = at.map(|at| Unended { line, at });
+        }
+        Ok(())
+    }
+
+    /// The same record without signals and evidence, which stand in the record of this event.
+    pub fn short(&self, same_as: String) -> Record {
+        let begun = Begun::default();
+        Record { signals: None, evidence: None, same_as: Some(same_as), begun, ..self.clone() }
+    }
+
     /// The record with how it ended.
     pub fn ended(mut self, ending: &Ending<'_>) -> Record {
+        if self.size != ending.size_bytes {
+            self.begun = Begun::default();
+        }
         self.outcome = ending.outcome;
         self.reply = ending.reply.map(|reply| format!("{} {}", reply.code(), reply.text()));
         self.next_hop = ending.next_hop.map(harmless);
@@ -439,7 +497,7 @@ impl Record {
         if line.len() <= RECORD_BYTES_MAX {
             return Ok(line);
         }
-        let mut record = self.clone();
+        let mut record = Record { begun: Begun::default(), ..self.clone() };
         let order = [LeftOut::Evidence, LeftOut::SubjectMessage, LeftOut::Signals, LeftOut::Lists];
         for field in order {
             match field {
@@ -465,14 +523,34 @@ impl Record {
     /// Bytes that its line will have at most, once it has its ending: what to reserve before the
     /// message is relayed.
     pub fn room_bytes(&self) -> Result<u64, Error> {
-        let mut line = Counted(0);
-        serde_json::to_writer(&mut line, self).map_err(|fault| self.unwritten(&fault))?;
-        let bytes = if line.0 <= RECORD_BYTES_MAX { line.0 } else { self.line()?.len() };
+        let bytes = match &self.begun.0 {
+            Some(begun) => begun.line.len(),
+            None => self.line()?.len(),
+        };
         Ok(u64::try_from(bytes.saturating_add(RECORD_ENDING_BYTES_MAX)).unwrap_or(u64::MAX))
     }
 
     fn written(&self) -> Result<String, Error> {
-        serde_json::to_string(self).map_err(|fault| self.unwritten(&fault))
+        let Some(begun) = &self.begun.0 else {
+            return serde_json::to_string(self).map_err(|fault| self.unwritten(&fault));
+        };
+        let last = self.last_fields()?;
+        let line = [begun.line.get(..begun.at).unwrap_or_default(), &last].concat();
+        debug_assert_eq!(serde_json::to_string(self).ok().as_ref(), Some(&line));
+        Ok(line)
+    }
+
+    /// The end of its line, from `outcome` on.
+    fn last_fields(&self) -> Result<String, Error> {
+        let Record { outcome, reply, next_hop, next_hop_tls, held, ms, same_as, left_out, .. } =
+            self;
+        let (ms, left_out) = (*ms, left_out.as_slice());
+        let last =
+            LastFields { outcome, reply, next_hop, next_hop_tls, held, ms, same_as, left_out };
+        let mut text = serde_json::to_string(&last).map_err(|fault| self.unwritten(&fault))?;
+        // It begins a JSON object of its own; here it goes on with one.
+        text.replace_range(..1, ",");
+        Ok(text)
     }
 
     fn unwritten(&self, fault: &serde_json::Error) -> Error {
@@ -483,20 +561,6 @@ impl Record {
     pub fn parse(line: &str) -> Option<Record> {
         let record: Record = serde_json::from_str(line).ok()?;
         (record.v == VERSION).then_some(record)
-    }
-}
-
-/// How many bytes were written to it; nothing is kept.
-struct Counted(usize);
-
-impl io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(bytes.len());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -894,6 +958,39 @@ mod tests {
         assert!(u64::try_from(line.len() + 1).unwrap() <= room, "{} of {room}", line.len());
         assert_valid(&schema(), &line);
         assert_eq!(ended.held.as_deref(), Some(held.to_string().as_str()));
+    }
+
+    /// Goal: a line that was begun says the same. Method: with every field, before and behind an
+    /// ending, when the message turned out longer, and short.
+    #[test]
+    fn a_line_that_was_begun_is_no_other() {
+        let envelope = envelope(&["joe@bank.example"]);
+        let (evidence, original) = (evidence(true), original(Vec::new()));
+        let handled =
+            Handled { evidence: Some(&evidence), original: Some(&original), ..handled(&envelope) };
+        let record =
+            || handled.records(&[decision(None, Action::Deliver, Reason::Personal)]).remove(0);
+        let mut begun = record();
+        begun.begin().unwrap();
+        assert!(begun.begun.0.is_some());
+        assert_eq!(begun.line(), record().line());
+        assert_eq!(begun.room_bytes(), record().room_bytes());
+        let reply = Reply::new(250, "2.0.0", "Ok \"queued\"");
+        for size_bytes in [record().size, record().size + 1] {
+            let ending = Ending {
+                outcome: Some(Ended::Relayed),
+                reply: Some(&reply),
+                next_hop: Some("smtp:[relay.example]:25"),
+                size_bytes,
+                ..Ending::default()
+            };
+            let (ended, wanted) = (begun.clone().ended(&ending), record().ended(&ending));
+            assert_eq!(ended.line(), wanted.line());
+            assert_eq!(ended.short("x".into()).line(), wanted.short("x".into()).line());
+        }
+        begun.message_id = Some("x".repeat(RECORD_BYTES_MAX));
+        begun.begin().unwrap();
+        assert!(begun.begun.0.is_none());
     }
 
     #[test]

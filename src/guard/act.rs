@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use ulid::Ulid;
 
+use crate::audit::fault::Error;
 use crate::audit::quarantine::{Sealed, Stage};
 use crate::audit::record::Record;
 use crate::audit::{Reservation, Treated};
@@ -233,6 +234,10 @@ impl Job<'_> {
     /// Room for the records of this message, before anybody hears of it.
     async fn reserve(&mut self) -> Result<(), Stop> {
         self.acted.drafts = self.guard.records(&self.acted, self.told);
+        let drafts = &mut self.acted.drafts;
+        if let Err(fault) = drafts.iter_mut().try_for_each(Record::begin) {
+            return Err(self.no_room(&fault));
+        }
         // Why: whoever only observes must not be the reason why a response waits.
         let delivers = |decision: &Decision| decision.action == Action::Deliver;
         let observes = self.told.in_force.policy.mode == Mode::Observe;
@@ -245,11 +250,13 @@ impl Job<'_> {
                 self.acted.reservation = Some(reservation);
                 Ok(())
             }
-            Err(fault) => {
-                tracing::warn!(event = %self.acted.event, %fault, "no room in the audit log");
-                Err(Outcome::later("4.3.0", "the audit log cannot be written"))
-            }
+            Err(fault) => Err(self.no_room(&fault)),
         }
+    }
+
+    fn no_room(&self, fault: &Error) -> Stop {
+        tracing::warn!(event = %self.acted.event, %fault, "no room in the audit log");
+        Outcome::later("4.3.0", "the audit log cannot be written")
     }
 
     /// The transaction with the next hop for those who get it, ready for DATA. `None`: nobody is
@@ -281,7 +288,7 @@ impl Job<'_> {
         let begun = relay.begin(mail, &needs, client, TRACE_LINES_BYTES_MAX as u64).await;
         let mut transaction = begun.map_err(|fault| lost(&fault))?;
         wanted.iter().for_each(|recipient| transaction.rcpt(recipient));
-        let replies = transaction.settle().await.map_err(|fault| lost(&fault))?;
+        let replies = transaction.settle_with_data().await.map_err(|fault| lost(&fault))?;
         self.taken(transaction, replies, plan)
     }
 
