@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -122,6 +122,8 @@ struct OpenFile {
     settings: Settings,
     /// `None` while it is opened anew after a fault.
     database: RwLock<Option<Database>>,
+    /// Whether it may hold anything: an empty one need not be asked.
+    is_used: AtomicBool,
     /// Bytes of changes that wait to be written.
     waiting: AtomicUsize,
     lost: AtomicU64,
@@ -142,10 +144,12 @@ impl Embedded {
         let file = Arc::new(OpenFile {
             settings,
             database: RwLock::new(Some(database)),
+            is_used: AtomicBool::new(true),
             waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             trouble: Mutex::new(None),
         });
+        file.is_used.store(!file.is_empty(), Ordering::Relaxed);
         let (changes, work) = sync_channel(STORE_QUEUE_MAX);
         let at = Arc::clone(&file);
         let no_thread = |fault: std::io::Error| OpenError::Disk {
@@ -162,6 +166,10 @@ impl Embedded {
 
     fn send(&self, work: Work) -> Result<(), StoreError> {
         let changes = self.changes.as_ref().ok_or(StoreError::Busy)?;
+        if let Work::Change(_) = work {
+            // Before it can be written: what is remembered must be found from then on.
+            self.file.is_used.store(true, Ordering::Relaxed);
+        }
         let bytes = work.bytes();
         let before = self.file.waiting.fetch_add(bytes, Ordering::Relaxed);
         let room = (self.file.settings.memory_bytes_max / 8).max(STORE_QUEUE_BYTES_MIN);
@@ -214,7 +222,10 @@ impl Store for Embedded {
         Box::pin(async {
             let hashed = HashedRequest::new(request, &self.keys);
             let file = Arc::clone(&self.file);
-            let rows = self.readers.ask(move || file.find(&hashed)).await?;
+            let rows = match file.is_used.load(Ordering::Relaxed) {
+                true => self.readers.ask(move || file.find(&hashed)).await?,
+                false => Ok(Vec::new()),
+            };
             // Why memory wins: it has what is not written yet.
             let remembered = self.memory.find(request);
             let unreadable = rows.as_ref().err().cloned();
@@ -258,7 +269,7 @@ impl Store for Embedded {
     }
 
     fn health(&self) -> Health {
-        let (records, bytes) = self.file.size();
+        let (records, bytes) = self.file.size().unwrap_or_default();
         Health {
             backend: "embedded",
             records,
@@ -352,11 +363,16 @@ impl OpenFile {
             .map_err(|fault| StoreError::Failed(fault.to_string()))
     }
 
-    fn size(&self) -> (u64, u64) {
+    /// Records, and their bytes; `None` when that cannot be read.
+    fn size(&self) -> Option<(u64, u64)> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let reading = database.as_ref().map(rows::reading);
-        let size = reading.and_then(Result::ok).map(|reading| rows::size(&reading));
-        size.and_then(Result::ok).unwrap_or_default()
+        let reading = rows::reading(database.as_ref()?).ok()?;
+        rows::size(&reading).ok()
+    }
+
+    /// Whether it is known to hold nothing.
+    fn is_empty(&self) -> bool {
+        self.size().is_some_and(|(records, _)| records == 0)
     }
 
     /// The writing thread: until the other end is gone and everything is written.
@@ -598,6 +614,7 @@ mod tests {
             file: Arc::new(OpenFile {
                 settings,
                 database: RwLock::new(None),
+                is_used: AtomicBool::new(true),
                 waiting: AtomicUsize::new(0),
                 lost: AtomicU64::new(0),
                 trouble: Mutex::new(None),
