@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::Authenticator;
@@ -165,18 +166,14 @@ impl Inquiry {
         deadline: Instant,
     ) -> BTreeMap<Domain, DomainFacts> {
         let Questions { asked, left_out } = questions;
-        let mut asking = tokio::task::JoinSet::new();
-        for domain in asked.iter().cloned() {
-            let facts = Arc::clone(&self.facts);
-            asking.spawn(async move {
-                let answer = facts.ask(&domain).await;
-                (domain, answer)
-            });
-        }
+        let ask = |domain| async move { (Domain::clone(domain), self.facts.ask(domain).await) };
+        // Why not tasks: what is known already is answered at once.
+        let mut asking: FuturesUnordered<_> = asked.iter().map(ask).collect();
         let mut answers = BTreeMap::new();
-        while let Ok(Some(answer)) = timeout_at(deadline, asking.join_next()).await {
-            answers.extend(answer.ok());
+        while let Ok(Some(answer)) = timeout_at(deadline, asking.next()).await {
+            answers.extend([answer]);
         }
+        drop(asking);
         for domain in asked {
             let unknown = |domain: &Domain| unknown(GapCause::Dns, &format!("{domain}: {LATE}"));
             answers.entry(domain).or_insert_with_key(unknown);
@@ -245,6 +242,7 @@ fn questions(envelope: &Envelope, evidence: &Evidence, policy: &Policy) -> Quest
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use arc_swap::ArcSwap;

@@ -79,6 +79,8 @@ pub struct Transaction {
     reported: usize,
     prefaced: bool,
     retried: bool,
+    /// What was answered to a DATA that went along with RCPT.
+    data_reply: Option<Reply>,
     stuffer: Stuffer,
 }
 
@@ -107,6 +109,7 @@ impl Transaction {
             reported: 0,
             prefaced: false,
             retried: false,
+            data_reply: None,
             stuffer: Stuffer::default(),
         })
     }
@@ -136,6 +139,15 @@ impl Transaction {
         self.commands.push(Issued { line, stage: "RCPT", reply: None });
     }
 
+    /// The same, and DATA along with it where the next hop takes that (RFC 2920): for one recipient,
+    /// of whom nothing is left to be decided. `data` gives the reply to it.
+    pub async fn settle_with_data(&mut self) -> Result<Vec<Reply>, RelayError> {
+        if self.commands.len() == 2 && self.pipelines() {
+            self.data_reply = self.retrying(Upto::Data).await?;
+        }
+        self.settle().await
+    }
+
     /// Sends what is queued; gives the replies that the caller has not seen, in order.
     pub async fn settle(&mut self) -> Result<Vec<Reply>, RelayError> {
         self.retrying(Upto::Commands).await?;
@@ -160,7 +172,10 @@ impl Transaction {
 
     /// Says DATA. `None`: the next hop waits for the content. `Some`: it refuses.
     pub async fn data(&mut self) -> Result<Option<Reply>, RelayError> {
-        let reply = self.retrying(Upto::Data).await?;
+        let reply = match self.data_reply.take() {
+            Some(reply) => Some(reply),
+            None => self.retrying(Upto::Data).await?,
+        };
         Ok(reply.filter(|reply| reply.code() != 354))
     }
 
@@ -222,7 +237,9 @@ impl Transaction {
 
     /// Leaves before DATA, or after DATA was refused: the session may serve again after RSET.
     pub fn leave(mut self) {
-        if self.commands.iter().all(|issued| issued.reply.is_some()) {
+        // Why not one that waits for content: that would be an empty message.
+        let waits = self.data_reply.as_ref().is_some_and(|reply| reply.code() == 354);
+        if !waits && self.commands.iter().all(|issued| issued.reply.is_some()) {
             self.session.needs_reset = true;
             self.session.barren = self.session.barren.saturating_add(1);
             self.pool.give_back(self.session);
@@ -286,12 +303,14 @@ impl Transaction {
             tracing::debug!(%missing, "the next hop offers less than this transaction needs");
             return Err(HopFault::OffersLess);
         }
-        self.say_commands().await?;
+        let is_said = self.say_commands(upto).await?;
         if upto == Upto::Commands {
             return Ok(None);
         }
-        self.session.queue("DATA\r\n");
-        self.session.flush_in_step("DATA").await?;
+        if !is_said {
+            self.session.queue("DATA\r\n");
+            self.session.flush_in_step("DATA").await?;
+        }
         let reply = self.session.reply("DATA", DATA_DEADLINE).await?;
         match reply.code() {
             354 | 400..=420 | 422.. => Ok(Some(reply)),
@@ -299,16 +318,20 @@ impl Transaction {
         }
     }
 
-    /// RSET if one is due, XFORWARD, MAIL, RCPT: together as far as the next hop takes them so.
-    async fn say_commands(&mut self) -> Result<(), HopFault> {
+    fn pipelines(&self) -> bool {
+        self.session.keywords().has("PIPELINING")
+    }
+
+    /// RSET if one is due, XFORWARD, MAIL, RCPT: together as far as the next hop takes them so. Gives
+    /// whether DATA was said with the last of them; its reply is to be read then.
+    async fn say_commands(&mut self, upto: Upto) -> Result<bool, HopFault> {
         let offered = self.session.keywords().value("XFORWARD").unwrap_or_default();
         let xforward = xforward_commands(&self.client.xforward, offered);
         let due = self.due(xforward.len());
-        let window = match self.session.keywords().has("PIPELINING") {
-            true => PIPELINE_COMMANDS_MAX,
-            false => 1,
-        };
-        for batch in due.chunks(window) {
+        let window = if self.pipelines() { PIPELINE_COMMANDS_MAX } else { 1 };
+        let with_data = upto == Upto::Data && self.pipelines() && !due.is_empty();
+        let mut batches = due.chunks(window).peekable();
+        while let Some(batch) = batches.next() {
             for step in batch {
                 let line = match step {
                     Due::Reset => Some("RSET\r\n"),
@@ -317,6 +340,9 @@ impl Transaction {
                 };
                 self.session.queue(line.unwrap_or_default());
             }
+            if with_data && batches.peek().is_none() {
+                self.session.queue("DATA\r\n");
+            }
             self.session.flush_in_step("commands").await?;
             for step in batch {
                 self.hear(*step).await?;
@@ -324,8 +350,8 @@ impl Transaction {
         }
         self.prefaced = true;
         self.answered = self.commands.len();
-        match due.is_empty() || self.session.is_quiet().await {
-            true => Ok(()),
+        match due.is_empty() || with_data || self.session.is_quiet().await {
+            true => Ok(with_data),
             false => Err(self.session.out_of_step("commands")),
         }
     }
