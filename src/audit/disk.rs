@@ -59,6 +59,11 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Whether this very file still stands under the name.
     fn is_at(&self, path: &Path) -> bool;
+    /// Whether a write into room that is allocated comes back at once, as a rule: the system takes
+    /// it into its memory.
+    fn is_quick(&self) -> bool {
+        false
+    }
 }
 
 /// Writes all bytes at the end. On an error some of them may stand there: the caller cuts them.
@@ -153,6 +158,10 @@ impl Disk for RealDisk {
 struct RealFile(File);
 
 impl DiskFile for RealFile {
+    fn is_quick(&self) -> bool {
+        true
+    }
+
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.0).write(bytes)
     }

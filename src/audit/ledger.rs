@@ -264,6 +264,12 @@ impl Ledger {
         }
     }
 
+    /// Whether what was promised room can be written at once, and nothing waits before it.
+    pub fn is_well(&self) -> bool {
+        let is_whole = self.trouble.is_none() && !self.suspect && !self.has_spilled();
+        is_whole && self.set_aside && self.file.is_quick()
+    }
+
     /// The state, without sinks.
     pub fn health(&self) -> TrailHealth {
         TrailHealth {

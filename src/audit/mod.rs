@@ -144,8 +144,12 @@ impl Trail {
             Batches::new(move |waiting| serve_syncs(&shared, &path, waiting))
         };
         writer.sync_through(&syncs);
-        let writer = Mutex::new(writer);
-        let writes = Batches::new(move |jobs| locked(&writer).serve(jobs));
+        let writer = Arc::new(Mutex::new(writer));
+        let asked = Arc::clone(&writer);
+        let writes = Batches::with_quick(
+            move |jobs| locked(&writer).serve(jobs),
+            move |jobs| locked(&asked).is_quick(jobs),
+        );
         tokio::spawn(sync_in_time(
             Arc::clone(&shared.bell),
             Arc::downgrade(&shared),

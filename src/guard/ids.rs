@@ -8,9 +8,23 @@ use crate::mail::time::Timestamp;
 
 /// Gives ids, each greater than the one before.
 #[derive(Debug, Default)]
-pub struct Ids {
-    last: Mutex<Ulid>,
+pub struct Ids(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    last: Ulid,
+    /// Chance that no id has used yet.
+    chance: Vec<[u8; 16]>,
 }
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+/// Ids that are given chance at once: each time the system is asked.
+const CHANCES: usize = 32;
 
 impl Ids {
     /// A new id of this moment.
@@ -19,19 +33,26 @@ impl Ids {
     /// records are found and ordered by it.
     pub fn next(&self, now: Timestamp) -> Ulid {
         let millis = u64::try_from(now.as_millis()).unwrap_or(0);
-        let mut chance = [0; 16];
-        // Why an error may pass: then the number behind the moment only rises by one.
-        let random = match getrandom::fill(&mut chance) {
-            Ok(()) => u128::from_le_bytes(chance),
-            Err(_) => 0,
-        };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Why without any it may pass: then the number behind the moment only rises by one.
+        let random = state.chance().map_or(0, u128::from_le_bytes);
         let fresh = Ulid::from_parts(millis, random);
-        *last = match fresh > *last {
+        state.last = match fresh > state.last {
             true => fresh,
-            false => last.increment().unwrap_or(fresh),
+            false => state.last.increment().unwrap_or(fresh),
         };
-        *last
+        state.last
+    }
+}
+
+impl State {
+    fn chance(&mut self) -> Option<[u8; 16]> {
+        if self.chance.is_empty() {
+            let mut chance = [[0; 16]; CHANCES];
+            getrandom::fill(chance.as_flattened_mut()).ok()?;
+            self.chance.extend(chance);
+        }
+        self.chance.pop()
     }
 }
 

@@ -151,6 +151,9 @@ fn forwarded(case: &Case, message: &Message, keys: &Keys<'_>) -> Option<Forwarde
     let relayed = laps(&fields, keys).iter().any(|lap| {
         failed.iter().any(|to| lap.went_to(&ForwardPath::Address(to.clone()), keys.trace))
     });
+    if !relayed {
+        return None;
+    }
     let named = Trace::of(&fields).lines.into_iter().filter_map(|line| {
         let recipient = line.recipient?;
         Address::parse(recipient.trim_matches(['<', '>']))
@@ -163,7 +166,7 @@ fn forwarded(case: &Case, message: &Message, keys: &Keys<'_>) -> Option<Forwarde
             by.push(mailbox);
         }
     }
-    (relayed && !by.is_empty()).then_some(ForwardedOriginal { by })
+    (!by.is_empty()).then_some(ForwardedOriginal { by })
 }
 
 /// Reads a message of which only the bytes are left: its reverse-path is that of its topmost

@@ -56,8 +56,8 @@ impl TraceKey {
         keyed_hash(self.of(age), &["rcpt", site, event, recipient.canonical().as_str()])
     }
 
-    fn seal(&self, age: Age, site: &str, event: &str, lap: u32, codes: &str) -> [u8; CODE_BYTES] {
-        keyed_hash(self.of(age), &["line", site, event, &lap.to_string(), codes])
+    fn seal(&self, age: Age, site: &str, event: &str, lap: &str, codes: &str) -> [u8; CODE_BYTES] {
+        keyed_hash(self.of(age), &["line", site, event, lap, codes])
     }
 }
 
@@ -111,11 +111,22 @@ pub fn lines(
     fill: &[u8; 256],
 ) -> Vec<u8> {
     let codes = codes(key, trace, fill);
-    let seal = hex(&key.seal(Age::Now, trace.site, trace.event, trace.lap, &codes));
-    let mut text = format!(
-        "{TRACE_FIELD}: v=1; s={}; e={}; l={};\r\n\tm={seal}",
-        trace.site, trace.event, trace.lap
-    );
+    let lap = trace.lap.to_string();
+    let seal = hex(&key.seal(Age::Now, trace.site, trace.event, &lap, &codes));
+    // Why pieces and no format: every message has these lines.
+    let mut text = [
+        TRACE_FIELD,
+        ": v=1; s=",
+        trace.site,
+        "; e=",
+        trace.event,
+        "; l=",
+        &lap,
+        ";\r\n\tm=",
+        &seal,
+    ]
+    .concat();
+    text.reserve(LINES_BYTES_USUAL);
     for (index, code) in codes.split(',').filter(|code| !code.is_empty()).enumerate() {
         text.push_str(match index {
             0 => ";\r\n\tr=",
@@ -124,23 +135,35 @@ pub fn lines(
         });
         text.push_str(code);
     }
-    let from = match arrival.ip {
-        Some(IpAddr::V4(ip)) => format!("{} ([{ip}])", plain(arrival.helo)),
-        Some(IpAddr::V6(ip)) => format!("{} ([IPv6:{ip}])", plain(arrival.helo)),
-        None => format!("{} (unix socket)", plain(arrival.helo)),
+    let client = match arrival.ip {
+        Some(IpAddr::V4(ip)) => format!("[{ip}]"),
+        Some(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+        None => "unix socket".to_owned(),
     };
-    let using =
-        arrival.tls.map(|tls| format!("\r\n\t(using {} with cipher {})", tls.version, tls.cipher));
-    text.push_str(&format!(
-        "\r\nReceived: from {from}{}\r\n\tby {} (replyguard) with {} id {};\r\n\t{}\r\n",
-        using.unwrap_or_default(),
-        arrival.hostname,
-        arrival.with,
-        trace.event,
-        arrival.at.header_date(),
-    ));
+    let pieces = ["\r\nReceived: from ", plain(arrival.helo), " (", &client, ")"];
+    pieces.iter().for_each(|piece| text.push_str(piece));
+    if let Some(Secured { version, cipher }) = arrival.tls {
+        text.push_str(&format!("\r\n\t(using {version} with cipher {cipher})"));
+    }
+    let date = arrival.at.header_date();
+    let (hostname, with, event) = (arrival.hostname, arrival.with, trace.event);
+    let pieces = [
+        "\r\n\tby ",
+        hostname,
+        " (replyguard) with ",
+        with,
+        " id ",
+        event,
+        ";\r\n\t",
+        &date,
+        "\r\n",
+    ];
+    pieces.iter().for_each(|piece| text.push_str(piece));
     text.into_bytes()
 }
+
+/// Bytes of our lines behind the trace's beginning, as a rule.
+const LINES_BYTES_USUAL: usize = 256;
 
 fn codes(key: &TraceKey, trace: &Trace<'_>, fill: &[u8; 256]) -> String {
     let count = trace.recipients.len();
@@ -192,7 +215,7 @@ impl Lap {
         let seal = seal?;
         let ages = [Some(Age::Now), key.before.map(|_| Age::Before)];
         let age = ages.into_iter().flatten().find(|age| {
-            let right = hex(&key.seal(*age, site, &event, lap, &codes));
+            let right = hex(&key.seal(*age, site, &event, &lap.to_string(), &codes));
             same(right.as_bytes(), seal.as_bytes())
         })?;
         let codes = codes.split(',').filter(|code| !code.is_empty()).map(str::to_owned).collect();

@@ -11,6 +11,7 @@ pub mod hex;
 pub mod keyed;
 pub mod limits;
 pub mod limits_of_clients;
+pub mod limits_of_disk;
 pub mod limits_of_memory;
 pub mod limits_of_tls;
 pub mod message;
