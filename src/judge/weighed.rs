@@ -5,6 +5,8 @@
 //! Of several records in question the worst decides; one that is still being verified leaves it
 //! open. A record that names the recipient nowhere speaks neither for nor against him.
 
+use std::borrow::Cow;
+
 use crate::judge::correlation::{Answered, Standing, Subject};
 use crate::judge::decision::{Scope, Verdict};
 use crate::judge::evidence::{Evidence, Gap, GapCause, RecipientEvidence};
@@ -37,7 +39,11 @@ pub fn weighed(
         return worst(recipient, evidence, answered, policy);
     }
     let own = known.map_or(&[][..], |known| &known.gaps);
-    let judged = verdict(recipient, &with(evidence, None, own), policy);
+    let seen = match own {
+        [] => Cow::Borrowed(evidence),
+        own => Cow::Owned(with(evidence, None, own)),
+    };
+    let judged = verdict(recipient, &seen, policy);
     let gaps = own.iter().cloned().chain(judged.gaps).collect();
     let verdict = match judged.verdict {
         Verdict::Unknown { .. } if answered.is_some() => Verdict::Unauthenticated,

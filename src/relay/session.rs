@@ -3,11 +3,13 @@
 //! Takes: commands, content. Gives: replies, byte-exact. Errors: `HopFault`, all temporary: the
 //! client keeps the message. Bounds: a deadline for every step (`limits`), RFC 5321 §4.5.3.2.
 
+use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -247,7 +249,11 @@ impl Session {
         if self.output.is_empty() {
             return Ok(());
         }
-        let sent = write(&mut self.stream, &self.output, stage).await;
+        let sending = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        let sent = sent_within(timeout(CONTENT_DEADLINE, sending).await, stage);
         self.output.clear();
         self.output.shrink_to(NETWORK_BUFFER_BYTES * 2);
         sent
@@ -255,8 +261,23 @@ impl Session {
 
     /// Sends these bytes, and what was queued before them.
     pub async fn send(&mut self, bytes: &[u8], stage: &'static str) -> Result<(), HopFault> {
-        self.flush(stage).await?;
-        write(&mut self.stream, bytes, stage).await
+        let (mut queued, mut rest) = (self.output.as_slice(), bytes);
+        let sending = async {
+            while !(queued.is_empty() && rest.is_empty()) {
+                let both = [IoSlice::new(queued), IoSlice::new(rest)];
+                let sent = match self.stream.write_vectored(&both).await? {
+                    0 => return Err(ErrorKind::WriteZero.into()),
+                    sent => sent,
+                };
+                let of_queued = sent.min(queued.len());
+                queued = queued.get(of_queued..).unwrap_or_default();
+                rest = rest.get(sent - of_queued..).unwrap_or_default();
+            }
+            self.stream.flush().await
+        };
+        let sent = timeout(CONTENT_DEADLINE, sending).await;
+        self.output.clear();
+        sent_within(sent, stage)
     }
 
     /// Whether the next hop has said nothing but the replies that were read, as far as is known
@@ -331,16 +352,12 @@ impl Session {
     }
 }
 
-async fn write(
-    stream: &mut Box<dyn Stream>,
-    bytes: &[u8],
+/// What came of sending within `limits::CONTENT_DEADLINE`.
+fn sent_within(
+    sent: Result<std::io::Result<()>, Elapsed>,
     stage: &'static str,
 ) -> Result<(), HopFault> {
-    let writing = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    match timeout(CONTENT_DEADLINE, writing).await {
+    match sent {
         Ok(Ok(())) => Ok(()),
         Ok(Err(source)) => Err(HopFault::Io { stage, source }),
         Err(_) => Err(HopFault::Deadline { stage, after: CONTENT_DEADLINE }),

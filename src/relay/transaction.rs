@@ -203,13 +203,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// What of this content can be sent from where it lies: much, with no dot to be stuffed, and
-    /// nothing queued that must go before.
+    /// What of this content can be sent from where it lies: much, with no dot to be stuffed.
     fn plain<'c>(&mut self, content: &'c [u8]) -> Option<&'c [u8]> {
         // Why not the last bytes: they go in one packet with the final dot.
         let most = content.len().saturating_sub(LAST_BYTES).min(DIRECT_BYTES_MAX);
-        let content = content.get(..most).filter(|_| self.session.output().is_empty())?;
-        self.stuffer.plain(content, NETWORK_BUFFER_BYTES)
+        self.stuffer.plain(content.get(..most)?, NETWORK_BUFFER_BYTES)
     }
 
     /// Sends the final dot and waits for the reply; one for each accepted recipient with LMTP.

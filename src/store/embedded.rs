@@ -122,7 +122,7 @@ struct OpenFile {
     settings: Settings,
     /// `None` while it is opened anew after a fault.
     database: RwLock<Option<Database>>,
-    /// Whether it may hold anything: an empty one need not be asked.
+    /// Whether anything was ever remembered, as far as is known: if not, nobody need be asked.
     is_used: AtomicBool,
     /// Bytes of changes that wait to be written.
     waiting: AtomicUsize,
@@ -166,10 +166,6 @@ impl Embedded {
 
     fn send(&self, work: Work) -> Result<(), StoreError> {
         let changes = self.changes.as_ref().ok_or(StoreError::Busy)?;
-        if let Work::Change(_) = work {
-            // Before it can be written: what is remembered must be found from then on.
-            self.file.is_used.store(true, Ordering::Relaxed);
-        }
         let bytes = work.bytes();
         let before = self.file.waiting.fetch_add(bytes, Ordering::Relaxed);
         let room = (self.file.settings.memory_bytes_max / 8).max(STORE_QUEUE_BYTES_MIN);
@@ -211,6 +207,7 @@ impl Drop for Embedded {
 impl Store for Embedded {
     fn remember<'a>(&'a self, record: &'a Inbound) -> Asking<'a, ()> {
         Box::pin(async {
+            self.file.is_used.store(true, Ordering::Relaxed);
             let record = record.clone().within_limits();
             self.memory.keep(&record)?;
             let row = self.row(&record).ok_or(StoreError::Failed("not sealed".to_owned()))?;
@@ -220,12 +217,12 @@ impl Store for Embedded {
 
     fn recall<'a>(&'a self, request: &'a Request) -> Asking<'a, Vec<Recalled>> {
         Box::pin(async {
+            if !self.file.is_used.load(Ordering::Relaxed) {
+                return Ok(Vec::new());
+            }
             let hashed = HashedRequest::new(request, &self.keys);
             let file = Arc::clone(&self.file);
-            let rows = match file.is_used.load(Ordering::Relaxed) {
-                true => self.readers.ask(move || file.find(&hashed)).await?,
-                false => Ok(Vec::new()),
-            };
+            let rows = self.readers.ask(move || file.find(&hashed)).await?;
             // Why memory wins: it has what is not written yet.
             let remembered = self.memory.find(request);
             let unreadable = rows.as_ref().err().cloned();
