@@ -356,7 +356,8 @@ pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(30);
 /// processes of a next hop.
 pub const SESSION_MESSAGES_MAX: u32 = 100;
 
-/// Transactions without delivery in a row: Exim cuts a client off at 12, Postfix slows down at 100.
+/// Errors that transactions without delivery in a row make: Exim cuts a client off at 12, Postfix slows
+/// down at 10.
 pub const SESSION_BARREN_MAX: u32 = 10;
 
 /// How long after its failure a next hop is asked again whether it is back.

@@ -110,7 +110,7 @@ pub struct Session {
     pub hop: usize,
     /// Messages delivered through it.
     pub delivered: u32,
-    /// Transactions without a delivery since the last one.
+    /// Errors of transactions without a delivery since the last one.
     pub barren: u32,
     /// Whether a RSET is due before the next MAIL.
     pub needs_reset: bool,

@@ -239,7 +239,9 @@ impl Transaction {
         let waits = self.data_reply.as_ref().is_some_and(|reply| reply.code() == 354);
         if !waits && self.commands.iter().all(|issued| issued.reply.is_some()) {
             self.session.needs_reset = true;
-            self.session.barren = self.session.barren.saturating_add(1);
+            // Why two: a DATA behind a refused RCPT is one more error that the next hop counts.
+            let errors = if self.data_reply.is_some() { 2 } else { 1 };
+            self.session.barren = self.session.barren.saturating_add(errors);
             self.pool.give_back(self.session);
         }
     }

@@ -480,10 +480,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Talk<S> {
         let Some(mail) = self.mail.clone() else {
             return self.say("503 5.5.1 no MAIL\r\n").await;
         };
-        if self.rcpt.is_empty() {
-            return self.say("554 5.5.1 no valid recipients\r\n").await;
-        }
-        if !self.answer(Stage::Data, line.as_bytes(), "354 go ahead\r\n").await? {
+        let usual = match self.rcpt.is_empty() {
+            true => "554 5.5.1 no valid recipients\r\n",
+            false => "354 go ahead\r\n",
+        };
+        if !self.answer(Stage::Data, line.as_bytes(), usual).await? || self.rcpt.is_empty() {
             return Ok(());
         }
         let mut seen = Seen {
