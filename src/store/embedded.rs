@@ -84,6 +84,8 @@ pub struct Embedded {
     file: Arc<OpenFile>,
     readers: Readers,
     keys: Keys,
+    /// Whether anything was ever remembered, as far as is known: if not, nobody need be asked.
+    is_used: AtomicBool,
     changes: Option<SyncSender<Queued>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -122,8 +124,6 @@ struct OpenFile {
     settings: Settings,
     /// `None` while it is opened anew after a fault.
     database: RwLock<Option<Database>>,
-    /// Whether anything was ever remembered, as far as is known: if not, nobody need be asked.
-    is_used: AtomicBool,
     /// Bytes of changes that wait to be written.
     waiting: AtomicUsize,
     lost: AtomicU64,
@@ -144,12 +144,11 @@ impl Embedded {
         let file = Arc::new(OpenFile {
             settings,
             database: RwLock::new(Some(database)),
-            is_used: AtomicBool::new(true),
             waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             trouble: Mutex::new(None),
         });
-        file.is_used.store(!file.is_empty(), Ordering::Relaxed);
+        let is_used = AtomicBool::new(!file.is_empty());
         let (changes, work) = sync_channel(STORE_QUEUE_MAX);
         let at = Arc::clone(&file);
         let no_thread = |fault: std::io::Error| OpenError::Disk {
@@ -161,7 +160,7 @@ impl Embedded {
         let writer = writer.spawn(move || at.write(&work)).map_err(no_thread)?;
         let memory = Memory::new(cache, Arc::clone(&keys.current));
         let (changes, writer) = (Some(changes), Some(writer));
-        Ok((Embedded { memory, file, readers, keys, changes, writer }, damage))
+        Ok((Embedded { memory, file, readers, keys, is_used, changes, writer }, damage))
     }
 
     fn send(&self, work: Work) -> Result<(), StoreError> {
@@ -207,7 +206,7 @@ impl Drop for Embedded {
 impl Store for Embedded {
     fn remember<'a>(&'a self, record: &'a Inbound) -> Asking<'a, ()> {
         Box::pin(async {
-            self.file.is_used.store(true, Ordering::Relaxed);
+            self.is_used.store(true, Ordering::Relaxed);
             let record = record.clone().within_limits();
             self.memory.keep(&record)?;
             let row = self.row(&record).ok_or(StoreError::Failed("not sealed".to_owned()))?;
@@ -217,7 +216,7 @@ impl Store for Embedded {
 
     fn recall<'a>(&'a self, request: &'a Request) -> Asking<'a, Vec<Recalled>> {
         Box::pin(async {
-            if !self.file.is_used.load(Ordering::Relaxed) {
+            if !self.is_used.load(Ordering::Relaxed) {
                 return Ok(Vec::new());
             }
             let hashed = HashedRequest::new(request, &self.keys);
@@ -611,13 +610,13 @@ mod tests {
             file: Arc::new(OpenFile {
                 settings,
                 database: RwLock::new(None),
-                is_used: AtomicBool::new(true),
                 waiting: AtomicUsize::new(0),
                 lost: AtomicU64::new(0),
                 trouble: Mutex::new(None),
             }),
             readers: Readers::start().unwrap(),
             keys: Keys { current: key, former: None },
+            is_used: AtomicBool::new(true),
             changes: Some(changes),
             writer: None,
         };
