@@ -7,7 +7,7 @@ use ulid::Ulid;
 use crate::mail::time::Timestamp;
 
 /// Gives ids, each greater than the one before.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Ids(Mutex<State>);
 
 #[derive(Default)]
@@ -15,12 +15,6 @@ struct State {
     last: Ulid,
     /// Chance that no id has used yet.
     chance: Vec<[u8; 16]>,
-}
-
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("last", &self.last).finish_non_exhaustive()
-    }
 }
 
 /// Ids that are given chance at once: each time the system is asked.

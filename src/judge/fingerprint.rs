@@ -47,7 +47,7 @@ impl FingerprintKey {
     }
 
     /// The hash of these bytes and those behind them.
-    fn fast(&self, bytes: &[u8], behind: &[u8]) -> [u8; 16] {
+    fn hash(&self, bytes: &[u8], behind: &[u8]) -> [u8; 16] {
         let (words, _) = self.0.as_chunks::<8>();
         let mut key = highway::Key::default();
         key.0.iter_mut().zip(words).for_each(|(key, word)| *key = u64::from_le_bytes(*word));
@@ -88,7 +88,7 @@ impl Fingerprint {
         let body = with_crlf(body, FINGERPRINT_BODY_BYTES_MAX);
         let body = without_blank_end(&body);
         pieces.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        Fingerprint(key.fast(&pieces, body))
+        Fingerprint(key.hash(&pieces, body))
     }
 
     /// The fingerprint of these pieces; `purpose` keeps kinds apart.
@@ -96,7 +96,7 @@ impl Fingerprint {
         let mut joined = Vec::with_capacity(HEADER_BYTES_USUAL);
         put(&mut joined, purpose.as_bytes());
         pieces.iter().for_each(|piece| put(&mut joined, piece));
-        Fingerprint(key.fast(&joined, &[]))
+        Fingerprint(key.hash(&joined, &[]))
     }
 
     /// The 128 bits.
