@@ -535,7 +535,9 @@ impl Record {
             return serde_json::to_string(self).map_err(|fault| self.unwritten(&fault));
         };
         let last = self.last_fields()?;
-        let line = [begun.line.get(..begun.at).unwrap_or_default(), &last].concat();
+        // Why one more: a line end comes behind it.
+        let mut line = String::with_capacity(begun.at + last.len() + 1);
+        line.extend([begun.line.get(..begun.at).unwrap_or_default(), &last]);
         debug_assert_eq!(serde_json::to_string(self).ok().as_ref(), Some(&line));
         Ok(line)
     }

@@ -312,13 +312,13 @@ pub fn table_row(profile: Profile, class: Class, verdict: &Verdict) -> Ruling {
         Profile::Balanced => "balanced",
         Profile::Strict => "strict",
     };
-    let class = match class.dsn_action() {
-        Some(action) => format!("dsn-{}", action.as_str()),
-        None => class.as_str().to_owned(),
+    let rule = match class.dsn_action() {
+        Some(action) => [profile, ".dsn-", action.as_str(), ".", kind.as_str()].concat(),
+        None => [profile, ".", class.as_str(), ".", kind.as_str()].concat(),
     };
     Ruling {
         action: if domain_only { RuleAction::Limit } else { action },
-        rule: format!("{profile}.{class}.{kind}"),
+        rule,
         reason: reason_of(verdict),
         mode: None,
     }

@@ -87,14 +87,19 @@ pub enum Host {
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Host::Domain(domain) => domain.fmt(f),
-            Host::Literal(text) | Host::Odd(text) => f.write_str(text),
-        }
+        f.write_str(self.as_str())
     }
 }
 
 impl Host {
+    /// As it stands behind the `@`.
+    fn as_str(&self) -> &str {
+        match self {
+            Host::Domain(domain) => domain.as_str(),
+            Host::Literal(text) | Host::Odd(text) => text,
+        }
+    }
+
     /// A domain, or an address literal in brackets.
     fn parse(text: &str) -> Option<Host> {
         match text.starts_with('[') {
@@ -192,7 +197,9 @@ impl Address {
     }
 
     fn canonical_of(&self, local: &str) -> String {
-        format!("{}@{}", local.to_lowercase(), self.host)
+        let mut canonical = local.to_lowercase();
+        canonical.extend(["@", self.host.as_str()]);
+        canonical
     }
 
     /// Whether both name one mailbox: their canonical forms are alike.

@@ -122,7 +122,8 @@ impl Media {
         match MessageStream::new(&line).parse_content_type() {
             HeaderValue::ContentType(parsed) => {
                 let subtype = parsed.c_subtype.as_deref().unwrap_or_default();
-                let kind = format!("{}/{subtype}", parsed.c_type).to_ascii_lowercase();
+                let mut kind = [&parsed.c_type, "/", subtype].concat();
+                kind.make_ascii_lowercase();
                 let parameters = parsed.attributes.unwrap_or_default().into_iter();
                 let parameters =
                     parameters.map(|a| (a.name.to_ascii_lowercase(), a.value.trim().to_owned()));

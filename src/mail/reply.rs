@@ -46,12 +46,18 @@ impl Reply {
     /// `text` may hold what a peer said. Why it is cut: the id must stay within the line
     /// (RFC 5321 §4.5.3.1.5). Why only ASCII: the client may know no other (RFC 6531 §3.7.4.2).
     pub fn with_id(code: u16, enhanced: &str, text: &str, id: &str) -> Reply {
-        let head = format!("{code} {enhanced} ");
-        let free = OWN_REPLY_BYTES_MAX.saturating_sub(head.len() + id.len() + " \r\n".len());
+        let mut wire = format!("{code} {enhanced} ");
+        let free = OWN_REPLY_BYTES_MAX.saturating_sub(wire.len() + id.len() + " \r\n".len());
         let text = Shown::new(text).into_string();
-        let text = text.chars().map(|c| if c.is_ascii() { c } else { '?' });
-        let text: String = text.take(free).collect();
-        Reply { code, wire: Bytes::from(format!("{head}{text} {id}\r\n")) }
+        wire.reserve(text.len() + id.len() + " \r\n".len());
+        match text.is_ascii() && text.len() <= free {
+            true => wire.push_str(&text),
+            false => {
+                wire.extend(text.chars().map(|c| if c.is_ascii() { c } else { '?' }).take(free));
+            }
+        }
+        wire.extend([" ", id, "\r\n"]);
+        Reply { code, wire: Bytes::from(wire) }
     }
 
     /// A reply of ours on several lines, as EHLO's; `lines` must be ours and must not be empty.
