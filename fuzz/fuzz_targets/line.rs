@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use replyguard::mail::limits::COMMAND_LINE_BYTES_MAX;
 use replyguard::wire::line::{Content, ContentReader, LineReader};
-use replyguard::wire::smtp_client::Stuffer;
+use replyguard::wire::smtp_client::{Dots, Stuffer};
 use replyguard_fuzz::{packets, seeded};
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,7 @@ struct Read {
     /// How much of the content was given out before it was called ambiguous.
     safe: Option<usize>,
     has_bare: bool,
+    has_stuffed_dots: bool,
     /// What stands behind the final dot; `None` when there was none.
     behind: Option<Vec<u8>>,
 }
@@ -41,6 +42,7 @@ fn content(packets: &[&[u8]]) -> Read {
     }
     assert_eq!(reader.is_ambiguous(), read.safe.is_some());
     read.has_bare = reader.has_bare_line_end();
+    read.has_stuffed_dots = reader.has_stuffed_dots();
     if read.behind.is_none() {
         // Why: what is held back at the end depends on nothing but what the end could become.
         read.content.extend_from_slice(&buffer);
@@ -73,6 +75,12 @@ fn could_end(wire: &[u8]) -> bool {
     lines.any(|line| line.trim_ascii_end() == b".")
 }
 
+fn stuffed(content: &[u8], dots: Dots) -> Vec<u8> {
+    let mut out = Vec::new();
+    Stuffer::default().stuff(content, dots, &mut out);
+    out
+}
+
 fn lines(packets: &[&[u8]]) -> Vec<String> {
     let (mut reader, mut buffer, mut lines) = (LineReader::default(), BytesMut::new(), Vec::new());
     for packet in packets {
@@ -97,8 +105,10 @@ fuzz_target!(|input: &[u8]| {
     if let Some((content, _)) = expected {
         assert_eq!(read.content, content);
         let given = &read.content[..read.safe.unwrap_or(read.content.len())];
-        let mut sent = Vec::new();
-        Stuffer::default().stuff(given, &mut sent);
+        let sent = stuffed(given, Dots::Possible);
+        if !read.has_stuffed_dots {
+            assert_eq!(stuffed(given, Dots::Absent), sent);
+        }
         assert!(!could_end(&sent), "{}", sent.escape_ascii());
     }
 });

@@ -32,6 +32,7 @@ use crate::mail::time::Timestamp;
 use crate::relay::RelayError;
 use crate::relay::transaction::{Finished, Reached, Transaction};
 use crate::wire::endpoint::Protocol;
+use crate::wire::smtp_client::Dots;
 
 /// What was found out before acting.
 pub struct Told<'a> {
@@ -131,8 +132,9 @@ impl Guard {
         if line_ends != LineEnds::Sound {
             job.line_ends_are_unsound();
         }
-        let content = Coming { first, whole: incoming.whole, rest: incoming.rest };
-        let others = job.run(content, incoming.next_hop).await.err();
+        let Incoming { whole, dots, rest, next_hop, .. } = incoming;
+        let content = Coming { first, whole, dots, rest };
+        let others = job.run(content, next_hop).await.err();
         let rest = others.unwrap_or_else(|| Outcome::later("4.3.0", "not carried out"));
         let known = std::mem::take(&mut job.known);
         let outcomes = known.into_iter().map(|known| known.unwrap_or_else(|| rest.clone()));
@@ -145,6 +147,7 @@ impl Guard {
 pub(in crate::guard) struct Coming<'r, R> {
     pub(in crate::guard) first: Bytes,
     pub(in crate::guard) whole: bool,
+    pub(in crate::guard) dots: Dots,
     pub(in crate::guard) rest: &'r mut R,
 }
 
@@ -383,10 +386,11 @@ impl Job<'_> {
             false => None,
         };
         let ours = self.our_lines(&plan.deliver);
-        transaction.send(&ours).await.map_err(|fault| lost(&fault))?;
-        let mut piece = Some(content.first.clone());
+        transaction.send(&ours, Dots::Absent).await.map_err(|fault| lost(&fault))?;
+        let (mut piece, mut dots) = (Some(content.first.clone()), content.dots);
         while let Some(bytes) = piece {
-            transaction.send(&bytes).await.map_err(|fault| lost(&fault))?;
+            transaction.send(&bytes, dots).await.map_err(|fault| lost(&fault))?;
+            dots = Dots::Possible;
             if held.is_some() {
                 held = Box::pin(self.write(held, &bytes)).await?;
             }

@@ -50,6 +50,7 @@ use crate::relay::Relay;
 use crate::relay::transaction::Transaction;
 use crate::store::answers::Reserved;
 use crate::wire::endpoint::Protocol;
+use crate::wire::smtp_client::Dots;
 
 /// A message that a client hands in: what is known at DATA, its first bytes, and the rest.
 pub struct Incoming<'a, R> {
@@ -69,6 +70,8 @@ pub struct Incoming<'a, R> {
     pub whole: bool,
     /// Whether its line ends are sound, as far as it was read.
     pub line_ends: LineEnds,
+    /// Whether a line of `first` may begin with a dot, which must be stuffed.
+    pub dots: Dots,
     /// The bytes that are still to come.
     pub rest: &'a mut R,
     /// The transaction with the next hop; `None` with the null reverse-path, which the next hop

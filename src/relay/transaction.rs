@@ -19,7 +19,7 @@ use crate::relay::pool::{Pool, Wanted};
 use crate::relay::session::{HopFault, Session};
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
-use crate::wire::smtp_client::{Stuffer, mail_command, rcpt_command, xforward_commands};
+use crate::wire::smtp_client::{Dots, Stuffer, mail_command, rcpt_command, xforward_commands};
 
 /// Bytes of content that are sent at once from where they lie, each in `limits::CONTENT_DEADLINE`.
 const DIRECT_BYTES_MAX: usize = 4 * NETWORK_BUFFER_BYTES;
@@ -180,10 +180,10 @@ impl Transaction {
     }
 
     /// Sends a piece of content; dots are stuffed here.
-    pub async fn send(&mut self, content: &[u8]) -> Result<(), RelayError> {
+    pub async fn send(&mut self, content: &[u8], dots: Dots) -> Result<(), RelayError> {
         let mut rest = content;
         while !rest.is_empty() {
-            let sent = match self.plain(rest) {
+            let sent = match self.plain(rest, dots) {
                 Some(plain) => {
                     rest = rest.get(plain.len()..).unwrap_or_default();
                     self.session.send(plain, "content").await
@@ -191,7 +191,7 @@ impl Transaction {
                 None => {
                     let (piece, behind) = rest.split_at(rest.len().min(NETWORK_BUFFER_BYTES));
                     rest = behind;
-                    self.stuffer.stuff(piece, self.session.output());
+                    self.stuffer.stuff(piece, dots, self.session.output());
                     match self.session.output().len() >= NETWORK_BUFFER_BYTES {
                         true => self.session.flush("content").await,
                         false => Ok(()),
@@ -204,10 +204,10 @@ impl Transaction {
     }
 
     /// What of this content can be sent from where it lies: much, with no dot to be stuffed.
-    fn plain<'c>(&mut self, content: &'c [u8]) -> Option<&'c [u8]> {
+    fn plain<'c>(&mut self, content: &'c [u8], dots: Dots) -> Option<&'c [u8]> {
         // Why not the last bytes: they go in one packet with the final dot.
         let most = content.len().saturating_sub(LAST_BYTES).min(DIRECT_BYTES_MAX);
-        self.stuffer.plain(content.get(..most)?, NETWORK_BUFFER_BYTES)
+        self.stuffer.plain(content.get(..most)?, dots, NETWORK_BUFFER_BYTES)
     }
 
     /// Sends the final dot and waits for the reply; one for each accepted recipient with LMTP.

@@ -13,52 +13,80 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::guard::{LineEnds, Rest, RestFault};
 use crate::mail::limits::{
-    CONTENT_DEADLINE, FINAL_DEADLINE_ALONE, FINAL_DEADLINE_STOPPING, NETWORK_BUFFER_BYTES,
+    CONTENT_DEADLINE, FINAL_DEADLINE_ALONE, FINAL_DEADLINE_STOPPING, MESSAGE_TIME_MAX,
+    NETWORK_BUFFER_BYTES,
 };
 use crate::serve::gone::Gone;
 use crate::serve::smtp::{BareLineEnd, Stopping};
 use crate::wire::line::{Content, ContentReader};
+use crate::wire::smtp_client::Dots;
 
-/// Bytes that are made room for when a message comes in pieces.
+/// Bytes that are made room for when a message is longer than what is read at once.
 const JOINED_BYTES_USUAL: usize = 256 * 1024;
+
+/// Room for fewer bytes is not worth a read.
+const READ_BYTES_MIN: usize = 8 * 1024;
+
+/// The beginning of a message, or all of it.
+pub struct First {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Whether they are all of the message.
+    pub whole: bool,
+    /// Whether their line ends are sound.
+    pub line_ends: LineEnds,
+    /// Whether a line of them begins with a dot.
+    pub dots: Dots,
+}
 
 /// A message on its way in.
 pub struct Arriving<'a, S> {
-    /// The connection.
-    pub stream: &'a mut S,
+    stream: &'a mut S,
     /// What came of it and is not read yet.
-    pub input: &'a mut BytesMut,
-    /// Finds the end.
-    pub reader: ContentReader,
-    /// What becomes of bare line ends.
-    pub bare_line_end: BareLineEnd,
-    /// Whether the end was there.
-    pub ended: bool,
+    input: &'a mut BytesMut,
+    reader: ContentReader,
+    bare_line_end: BareLineEnd,
+    ended: bool,
     /// Why there is no more to come, until somebody is told.
-    pub gone: Option<Gone>,
-    /// How far the stop of the server has come.
-    pub stopping: watch::Receiver<Stopping>,
+    gone: Option<Gone>,
+    stopping: watch::Receiver<Stopping>,
     /// When it must have come.
-    pub until: Instant,
+    until: Instant,
+    has_made_room: bool,
 }
 
-impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
-    /// The first `inspect_max` bytes, or all of it; and whether its line ends are sound so far.
-    pub async fn first(&mut self, inspect_max: usize) -> Result<(Bytes, LineEnds), Gone> {
-        // Most messages come in one piece, which need not be copied.
-        let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
+impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
+    /// A message of which nothing was read yet. `input`: what came behind DATA already.
+    pub fn new(
+        stream: &'a mut S,
+        input: &'a mut BytesMut,
+        bare_line_end: BareLineEnd,
+        stopping: watch::Receiver<Stopping>,
+    ) -> Arriving<'a, S> {
+        Arriving {
+            stream,
+            input,
+            reader: ContentReader::default(),
+            bare_line_end,
+            ended: false,
+            gone: None,
+            stopping,
+            until: Instant::now() + MESSAGE_TIME_MAX,
+            has_made_room: false,
+        }
+    }
+
+    /// The first `inspect_max` bytes, or all of it.
+    pub async fn first(&mut self, inspect_max: usize) -> Result<First, Gone> {
+        let mut bytes = BytesMut::new();
         let mut line_ends = LineEnds::Sound;
-        while only.len() + joined.len() < inspect_max {
+        while bytes.len() < inspect_max {
+            if !bytes.is_empty() && self.spare() < READ_BYTES_MIN {
+                self.make_room(&mut bytes, inspect_max);
+            }
             match self.next_content().await? {
-                Some(Content::Bytes(bytes)) if only.is_empty() && joined.is_empty() => only = bytes,
-                Some(Content::Bytes(bytes)) => {
-                    if joined.is_empty() {
-                        // Why so much: most of those that come in pieces need no more then.
-                        joined.reserve(inspect_max.min(JOINED_BYTES_USUAL));
-                    }
-                    joined.extend_from_slice(&std::mem::take(&mut only));
-                    joined.extend_from_slice(&bytes);
-                }
+                // Nothing is copied of what stands behind the bytes before it.
+                Some(Content::Bytes(more)) => bytes.unsplit(more),
                 Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
                 Some(Content::End) | None => break,
             }
@@ -66,7 +94,29 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
         if line_ends == LineEnds::Sound && self.is_refused_bare() {
             line_ends = LineEnds::Bare;
         }
-        Ok((if joined.is_empty() { only } else { joined.freeze() }, line_ends))
+        let dots = match self.reader.has_stuffed_dots() {
+            true => Dots::Possible,
+            false => Dots::Absent,
+        };
+        Ok(First { bytes: bytes.freeze(), whole: self.ended, line_ends, dots })
+    }
+
+    /// Moves what was read of a long message to where more of it can be read right behind it.
+    fn make_room(&mut self, bytes: &mut BytesMut, inspect_max: usize) {
+        let most = inspect_max.saturating_add(NETWORK_BUFFER_BYTES);
+        // Why twice: so all of it is moved a few times at most, however long it is.
+        let wanted = bytes.len().saturating_mul(2).max(JOINED_BYTES_USUAL).min(most);
+        let mut room = BytesMut::with_capacity(wanted.max(bytes.len() + self.input.len()));
+        room.extend_from_slice(bytes);
+        let mut behind = room.split_off(room.len());
+        behind.extend_from_slice(self.input);
+        (*bytes, *self.input) = (room, behind);
+        self.has_made_room = true;
+    }
+
+    /// Bytes that can be read without making room.
+    fn spare(&self) -> usize {
+        self.input.capacity() - self.input.len()
     }
 
     fn is_refused_bare(&self) -> bool {
@@ -82,7 +132,9 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
                 self.ended = content == Content::End;
                 return Ok(Some(content));
             }
-            self.input.reserve(NETWORK_BUFFER_BYTES);
+            if self.spare() < READ_BYTES_MIN {
+                self.input.reserve(NETWORK_BUFFER_BYTES);
+            }
             let deadline = self.until.min(Instant::now() + CONTENT_DEADLINE);
             tokio::select! {
                 biased;
@@ -105,6 +157,10 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
             return Err(gone);
         }
         while self.next_content().await?.is_some() {}
+        // Why: a client that idles behind a long message must not keep the room for it.
+        if self.has_made_room {
+            *self.input = BytesMut::from(self.input.as_ref());
+        }
         Ok(())
     }
 }
@@ -112,7 +168,7 @@ impl<S: AsyncRead + Send + Unpin> Arriving<'_, S> {
 impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
     async fn next(&mut self) -> Result<Option<Bytes>, RestFault> {
         match self.next_content().await {
-            Ok(Some(Content::Bytes(bytes))) => Ok(Some(bytes)),
+            Ok(Some(Content::Bytes(bytes))) => Ok(Some(bytes.freeze())),
             Ok(Some(Content::Ambiguous)) => Err(RestFault::LineEnds(LineEnds::Ambiguous)),
             Ok(Some(Content::End)) if self.is_refused_bare() => {
                 Err(RestFault::LineEnds(LineEnds::Bare))

@@ -22,7 +22,7 @@ use crate::guard::{Guard, Incoming};
 use crate::mail::envelope::{Client, Envelope, MailFrom, Recipient, Secured};
 use crate::mail::limits::{
     BUDGET_WAIT_MAX, CLIENT_IDLE_DEADLINE, COMMAND_BUFFER_BYTES, CONTENT_DEADLINE,
-    MESSAGE_TIME_MAX, PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
+    PENDING_REPLIES_MAX, QUIT_DEADLINE, TRACE_LINES_BYTES_MAX,
 };
 use crate::mail::reply::Reply;
 use crate::relay::transaction::Transaction;
@@ -33,7 +33,7 @@ use crate::serve::tls::ListenerTls;
 use crate::tls::stream::Stream;
 use crate::wire::endpoint::Protocol;
 use crate::wire::keywords::Keywords;
-use crate::wire::line::{ContentReader, LineFault, LineReader};
+use crate::wire::line::{LineFault, LineReader};
 use crate::wire::secure::{Channel, Starttls};
 use crate::wire::smtp_server::{Session, Step};
 
@@ -429,26 +429,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Conversation<S> {
         };
         self.say(&Reply::new(354, "", "End data with <CR><LF>.<CR><LF>"));
         self.flush().await?;
-        let mut content = Arriving {
-            stream: &mut self.stream,
-            input: &mut self.input,
-            reader: ContentReader::default(),
-            bare_line_end: self.front.bare_line_end,
-            ended: false,
-            gone: None,
-            stopping: self.stopping.clone(),
-            until: Instant::now() + MESSAGE_TIME_MAX,
-        };
-        let (first, line_ends) = content.first(self.front.inspect_max).await?;
+        let stopping = self.stopping.clone();
+        let (stream, input) = (&mut self.stream, &mut self.input);
+        let mut content = Arriving::new(stream, input, self.front.bare_line_end, stopping);
+        let first = content.first(self.front.inspect_max).await?;
         let incoming = Incoming {
             event: open.event,
             session: self.session_id,
             protocol: self.front.protocol,
             extended: self.session.is_extended(),
             envelope,
-            first,
-            whole: content.ended,
-            line_ends,
+            first: first.bytes,
+            whole: first.whole,
+            line_ends: first.line_ends,
+            dots: first.dots,
             rest: &mut content,
             next_hop: open.next_hop,
         };

@@ -55,8 +55,8 @@ impl LineReader {
 /// What a message's content is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// The next bytes of the message, stuffed dots removed.
-    Bytes(Bytes),
+    /// The next bytes of the message, stuffed dots removed: where they were read.
+    Bytes(BytesMut),
     /// What follows could be read as the end of the message elsewhere. Said once; the content
     /// goes on, and must not go to a next hop.
     Ambiguous,
@@ -95,11 +95,12 @@ pub struct ContentReader {
     opened: Opened,
     ambiguous: bool,
     bare: bool,
+    stuffed: bool,
 }
 
 impl Default for ContentReader {
     fn default() -> Self {
-        ContentReader { opened: Opened::Properly, ambiguous: false, bare: false }
+        ContentReader { opened: Opened::Properly, ambiguous: false, bare: false, stuffed: false }
     }
 }
 
@@ -124,6 +125,7 @@ impl ContentReader {
                     Beginning::Stuffed => {
                         buffer.advance(1);
                         self.opened = Opened::Not;
+                        self.stuffed = true;
                     }
                     Beginning::Final => {
                         buffer.advance(3);
@@ -161,6 +163,12 @@ impl ContentReader {
     /// Whether a bare CR or LF was seen anywhere.
     pub fn has_bare_line_end(&self) -> bool {
         self.bare
+    }
+
+    /// Whether a stuffed dot was removed anywhere. Otherwise no line of the content, as CRLF parts
+    /// it, begins with a dot.
+    pub fn has_stuffed_dots(&self) -> bool {
+        self.stuffed
     }
 
     /// Whether `Ambiguous` was said.
@@ -213,7 +221,7 @@ impl ContentReader {
 
 /// Gives out the first `length` bytes; `None` when that is nothing.
 fn give(buffer: &mut BytesMut, length: usize) -> Option<Content> {
-    (length > 0).then(|| Content::Bytes(buffer.split_to(length).freeze()))
+    (length > 0).then(|| Content::Bytes(buffer.split_to(length)))
 }
 
 /// Whether a line that begins so is none of dots.
@@ -271,6 +279,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
+    use crate::wire::smtp_client::{Dots, Stuffer};
 
     const PIECES: &[&[u8]] =
         &[b".", b"\r", b"\n", b"\0", b"\r\n", b"text", b" ", b"\r\n.", b"\r\n.\r\n"];
@@ -296,6 +305,10 @@ mod tests {
                     Some(Content::End) => ended = true,
                 }
             }
+        }
+        if !reader.has_stuffed_dots() {
+            let text = [b"\r\n", &content[..]].concat();
+            assert_eq!(memchr::memmem::find(&text, b"\r\n."), None, "{}", text.escape_ascii());
         }
         (content, ended, reader.is_ambiguous(), before_ambiguous.unwrap_or_default())
     }
@@ -405,7 +418,7 @@ mod tests {
             let safe = if ambiguous { before } else { content };
             // As our client sends it: stuffed where a line begins after CRLF.
             let mut sent = Vec::new();
-            crate::wire::smtp_client::Stuffer::default().stuff(&safe, &mut sent);
+            Stuffer::default().stuff(&safe, Dots::Possible, &mut sent);
             let loose: Vec<u8> = sent.iter().copied().filter(|byte| *byte != 0).collect();
             let mut lines = loose.split(|byte| matches!(byte, b'\r' | b'\n'));
             // Why: the last piece is not a line yet; nothing follows it before the real end.

@@ -22,7 +22,7 @@ use crate::wire::command::Command;
 use crate::wire::kept::Keeper;
 use crate::wire::line::{Content, ContentReader, LineFault, LineReader};
 use crate::wire::secure::{Channel, NO_REQUIRETLS, Refused, Said, Starttls, TLS_FIRST, ready};
-use crate::wire::smtp_client::{ReplyReader, Stuffer};
+use crate::wire::smtp_client::{Dots, ReplyReader, Stuffer};
 
 /// EHLO keywords that are left out: behind them we would see nothing, or a client could pretend
 /// to be another.
@@ -233,7 +233,7 @@ impl Passing {
                 Content::Bytes(bytes) => {
                     open.keeper.push(&bytes);
                     let mut out = Vec::with_capacity(bytes.len() + 64);
-                    open.stuffer.stuff(&bytes, &mut out);
+                    open.stuffer.stuff(&bytes, Dots::Possible, &mut out);
                     Some(Act::ToServer(Bytes::from(out)))
                 }
                 Content::Ambiguous => {

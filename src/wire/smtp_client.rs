@@ -5,7 +5,10 @@
 //! Bounds: `limits::REPLY_LINE_BYTES_MAX`, `limits::REPLY_LINES_MAX`.
 //! Standards: RFC 5321 §4.2 and §4.5.2, RFC 2033, Postfix's XFORWARD.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
+use memchr::memmem::Finder;
 
 use crate::mail::envelope::{MailFrom, Recipient, XforwardAttribute};
 use crate::mail::limits::{REPLY_LINE_BYTES_MAX, REPLY_LINES_MAX, XFORWARD_LINE_BYTES_MAX};
@@ -121,6 +124,18 @@ enum Last {
     Other,
 }
 
+/// Whether a line of some content, as CRLF parts it, begins with a dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dots {
+    /// None does; who says so has seen all of it.
+    Absent,
+    /// Nobody has looked, or one does.
+    Possible,
+}
+
+/// Why kept: made anew for each of them, it takes longer than the search for the next one.
+static LINE_WITH_DOT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n."));
+
 /// Stuffs dots (RFC 5321 §4.5.2): where a line begins after CRLF with a dot, one more.
 #[derive(Debug)]
 pub struct Stuffer {
@@ -135,50 +150,57 @@ impl Default for Stuffer {
 
 impl Stuffer {
     /// Appends `content` to `out`, stuffed.
-    pub fn stuff(&mut self, content: &[u8], out: &mut Vec<u8>) {
+    pub fn stuff(&mut self, content: &[u8], dots: Dots, out: &mut Vec<u8>) {
         let mut rest = content;
-        if rest.first() == Some(&b'\n') && self.last == Last::Cr {
-            out.push(b'\n');
-            self.last = Last::LineStart;
-            rest = rest.get(1..).unwrap_or_default();
-        }
-        if rest.first() == Some(&b'.') && self.last == Last::LineStart {
+        while let Some(at) = self.first_dot(rest, dots) {
+            let (before, dotted) = rest.split_at(at);
+            out.extend_from_slice(before);
             out.push(b'.');
+            // What stands behind this dot is looked at from the dot on.
+            self.last = Last::Other;
+            rest = dotted;
         }
-        let Some(&final_byte) = rest.last() else { return };
-        let mut from = 0;
-        for at in memchr::memmem::find_iter(rest, b"\r\n.") {
-            out.extend_from_slice(rest.get(from..at + 2).unwrap_or_default());
-            out.push(b'.');
-            from = at + 2;
-        }
-        out.extend_from_slice(rest.get(from..).unwrap_or_default());
-        self.last = match final_byte {
-            b'\r' => Last::Cr,
-            b'\n' if rest.ends_with(b"\r\n") => Last::LineStart,
-            _ => Last::Other,
-        };
+        out.extend_from_slice(rest);
+        self.sent(rest);
     }
 
     /// The bytes at the beginning of `content` that need no dot more, if they are at least so many;
     /// they count as sent.
-    pub fn plain<'c>(&mut self, content: &'c [u8], bytes_min: usize) -> Option<&'c [u8]> {
-        let stuffed = match (self.last, content) {
-            (Last::LineStart, [b'.', ..]) | (Last::Cr, [b'\n', b'.', ..]) => Some(0),
-            _ => memchr::memmem::find(content, b"\r\n.").map(|at| at + 2),
-        };
-        let plain = content.get(..stuffed.unwrap_or(content.len()))?;
+    pub fn plain<'c>(
+        &mut self,
+        content: &'c [u8],
+        dots: Dots,
+        bytes_min: usize,
+    ) -> Option<&'c [u8]> {
+        let plain = content.get(..self.first_dot(content, dots).unwrap_or(content.len()))?;
         if plain.len() < bytes_min {
             return None;
         }
-        self.last = match plain {
+        self.sent(plain);
+        Some(plain)
+    }
+
+    /// Where a line begins with a dot.
+    fn first_dot(&self, content: &[u8], dots: Dots) -> Option<usize> {
+        if dots == Dots::Absent {
+            debug_assert_eq!(self.first_dot(content, Dots::Possible), None, "a dot to be stuffed");
+            return None;
+        }
+        match (self.last, content) {
+            (Last::LineStart, [b'.', ..]) => Some(0),
+            (Last::Cr, [b'\n', b'.', ..]) => Some(1),
+            _ => LINE_WITH_DOT.find(content).map(|at| at + 2),
+        }
+    }
+
+    fn sent(&mut self, content: &[u8]) {
+        self.last = match content {
             [] => self.last,
             [.., b'\r'] => Last::Cr,
             [.., b'\r', b'\n'] => Last::LineStart,
             [b'\n'] if self.last == Last::Cr => Last::LineStart,
             _ => Last::Other,
         };
-        Some(plain)
     }
 
     /// Appends what ends the message: CRLF when its last line has none, and the final dot.
@@ -288,11 +310,11 @@ mod tests {
             let (mut stuffer, mut wire, mut from) = (Stuffer::default(), Vec::new(), 0);
             for cut in cuts.into_iter().chain([content.len()]) {
                 let mut piece = &content[from..cut];
-                if let Some(plain) = stuffer.plain(piece, bytes_min) {
+                if let Some(plain) = stuffer.plain(piece, Dots::Possible, bytes_min) {
                     wire.extend_from_slice(plain);
                     piece = &piece[plain.len()..];
                 }
-                stuffer.stuff(piece, &mut wire);
+                stuffer.stuff(piece, Dots::Possible, &mut wire);
                 from = cut;
             }
             stuffer.end(&mut wire);

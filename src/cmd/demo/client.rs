@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::mail::reply::Reply;
-use crate::wire::smtp_client::{ReplyReader, Stuffer};
+use crate::wire::smtp_client::{Dots, ReplyReader, Stuffer};
 
 /// A session with the guard.
 pub struct Mta {
@@ -37,7 +37,7 @@ impl Mta {
             }
         }
         let (mut stuffer, mut wire) = (Stuffer::default(), Vec::new());
-        stuffer.stuff(message.as_bytes(), &mut wire);
+        stuffer.stuff(message.as_bytes(), Dots::Possible, &mut wire);
         stuffer.end(&mut wire);
         self.say(&wire).await?;
         self.reply().await
