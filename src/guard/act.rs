@@ -159,17 +159,17 @@ impl Job<'_> {
     async fn run<R: Rest>(
         &mut self,
         mut content: Coming<'_, R>,
-        next_hop: Option<Transaction>,
+        next_hop: Option<Box<Transaction>>,
     ) -> Result<(), Stop> {
         let mut plan = Plan::new(&mut self.acted.decisions, self.acted.protocol);
         self.settle_without_content(&plan);
         if plan.deliver.is_empty() {
-            next_hop.into_iter().for_each(Transaction::leave);
+            next_hop.into_iter().for_each(|transaction| transaction.leave());
             self.reserve().await?;
             return Box::pin(self.suppress(&plan, &mut content)).await;
         }
         if let Err(stop) = self.reserve().await {
-            next_hop.into_iter().for_each(Transaction::leave);
+            next_hop.into_iter().for_each(|transaction| transaction.leave());
             return Err(stop);
         }
         let transaction = self.transaction(next_hop, &mut plan).await?;
@@ -266,16 +266,16 @@ impl Job<'_> {
     /// left who gets it, and the plan says what becomes of them.
     async fn transaction(
         &mut self,
-        open: Option<Transaction>,
+        open: Option<Box<Transaction>>,
         plan: &mut Plan,
-    ) -> Result<Option<Transaction>, Stop> {
+    ) -> Result<Option<Box<Transaction>>, Stop> {
         let wanted: Vec<Recipient> = self.recipients(&plan.deliver);
-        let Some(mut open) = open else { return self.begin(&wanted, plan).await };
+        let Some(mut open) = open else { return Box::pin(self.begin(&wanted, plan)).await };
         if plan.deliver.len() == self.acted.envelope.recipients.len() {
             return Ok(Some(open));
         }
         let wanted: Vec<&Recipient> = wanted.iter().collect();
-        let replies = open.narrow(&wanted).await.map_err(|fault| lost(&fault))?;
+        let replies = Box::pin(open.narrow(&wanted)).await.map_err(|fault| lost(&fault))?;
         self.taken(open, replies, plan)
     }
 
@@ -284,7 +284,7 @@ impl Job<'_> {
         &mut self,
         wanted: &[Recipient],
         plan: &mut Plan,
-    ) -> Result<Option<Transaction>, Stop> {
+    ) -> Result<Option<Box<Transaction>>, Stop> {
         let needs: Vec<_> = wanted.iter().map(|recipient| recipient.parameters.clone()).collect();
         let (mail, client) = (&self.acted.envelope.mail, &self.acted.envelope.client);
         let relay = self.guard.relay();
@@ -299,10 +299,10 @@ impl Job<'_> {
     /// who gets it.
     fn taken(
         &mut self,
-        transaction: Transaction,
+        transaction: Box<Transaction>,
         replies: Vec<Reply>,
         plan: &mut Plan,
-    ) -> Result<Option<Transaction>, Stop> {
+    ) -> Result<Option<Box<Transaction>>, Stop> {
         self.acted.next_hop = Some(transaction.reached());
         let mut replies = replies.into_iter();
         if let Some(refusal) = replies.next().filter(|mail| !mail.is_positive()) {
@@ -351,7 +351,7 @@ impl Job<'_> {
         &mut self,
         plan: &Plan,
         content: &mut Coming<'_, R>,
-        mut transaction: Transaction,
+        mut transaction: Box<Transaction>,
     ) -> Result<(), Stop> {
         match self.stream(plan, content, &mut transaction).await? {
             Streamed::Whole(sealed) => self.finish(plan, content, transaction, sealed).await,
@@ -426,7 +426,7 @@ impl Job<'_> {
         &mut self,
         plan: &Plan,
         content: &mut Coming<'_, R>,
-        transaction: Transaction,
+        transaction: Box<Transaction>,
         sealed: Option<Box<Sealed>>,
     ) -> Result<(), Stop> {
         let finishing = transaction.finish();

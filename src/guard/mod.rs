@@ -76,7 +76,7 @@ pub struct Incoming<'a, R> {
     pub rest: &'a mut R,
     /// The transaction with the next hop; `None` with the null reverse-path, which the next hop
     /// hears of after the decision only.
-    pub next_hop: Option<Transaction>,
+    pub next_hop: Option<Box<Transaction>>,
 }
 
 /// Whether another server could read the end of the message somewhere else.

@@ -138,7 +138,7 @@ impl Relay {
         rcpt: &[Parameters],
         client: &Client,
         added_bytes: u64,
-    ) -> Result<Transaction, RelayError> {
+    ) -> Result<Box<Transaction>, RelayError> {
         Transaction::begin(Arc::clone(&self.pool), mail, rcpt, client, added_bytes).await
     }
 

@@ -131,7 +131,7 @@ impl Pool {
         for hop in self.order(wanted) {
             let opened = match self.kept_or_place(hop, wanted, lacks).await {
                 KeptOrPlace::Kept(session) => return Ok(session),
-                KeptOrPlace::Place(place) => self.open(hop, place).await,
+                KeptOrPlace::Place(place) => Box::pin(self.open(hop, place)).await,
             };
             match opened {
                 Ok(session) => match lacks(session.keywords()) {

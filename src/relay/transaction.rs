@@ -86,19 +86,21 @@ pub struct Transaction {
 
 impl Transaction {
     /// Takes a session and queues MAIL. `rcpt` are parameters of recipients known already.
+    ///
+    /// Why boxed: it goes through many hands, and every future on its way would have room for it.
     pub async fn begin(
         pool: Arc<Pool>,
         mail: &MailFrom,
         rcpt: &[Parameters],
         client: &Client,
         added_bytes: u64,
-    ) -> Result<Transaction, RelayError> {
+    ) -> Result<Box<Transaction>, RelayError> {
         let needs: Vec<Parameters> =
             std::iter::once(&mail.parameters).chain(rcpt).cloned().collect();
         let permit = pool.permit().await?;
         let session = pool.session(Wanted::Any, &|keywords| lacks(&needs, keywords)).await?;
         let line = mail_command(mail, added_bytes);
-        Ok(Transaction {
+        Ok(Box::new(Transaction {
             pool,
             permit,
             session,
@@ -111,7 +113,7 @@ impl Transaction {
             retried: false,
             data_reply: None,
             stuffer: Stuffer::default(),
-        })
+        }))
     }
 
     /// The next hop, as the settings write it.
@@ -211,7 +213,7 @@ impl Transaction {
     }
 
     /// Sends the final dot and waits for the reply; one for each accepted recipient with LMTP.
-    pub async fn finish(mut self) -> Finished {
+    pub async fn finish(mut self: Box<Self>) -> Finished {
         let accepted = self.commands.iter().skip(1).filter(|issued| is_accepted(issued)).count();
         let expected = match self.session.protocol() {
             Protocol::Smtp => 1,
@@ -234,7 +236,7 @@ impl Transaction {
     }
 
     /// Leaves before DATA, or after DATA was refused: the session may serve again after RSET.
-    pub fn leave(mut self) {
+    pub fn leave(mut self: Box<Self>) {
         // Why not one that waits for content: that would be an empty message.
         let waits = self.data_reply.as_ref().is_some_and(|reply| reply.code() == 354);
         if !waits && self.commands.iter().all(|issued| issued.reply.is_some()) {
@@ -276,7 +278,8 @@ impl Transaction {
                 Err(fault) => {
                     tracing::debug!(hop = %self.hop(), %fault, "session lost before DATA");
                     self.retried = true;
-                    self.replace_session().await?;
+                    // Why boxed: seldom needed, and its future is larger than all the others.
+                    Box::pin(self.replace_session()).await?;
                 }
             }
         }

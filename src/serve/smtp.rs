@@ -97,13 +97,13 @@ enum Pending {
 struct Open {
     event: Ulid,
     /// `None` with the null reverse-path: the next hop hears of it after the decision.
-    next_hop: Option<Transaction>,
+    next_hop: Option<Box<Transaction>>,
     /// Room for its recipients.
     envelope: Envelopes,
 }
 
 impl Open {
-    fn new(event: Ulid, next_hop: Option<Transaction>) -> Open {
+    fn new(event: Ulid, next_hop: Option<Box<Transaction>>) -> Open {
         Open { event, next_hop, envelope: Envelopes::default() }
     }
 }
