@@ -81,10 +81,14 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
         let mut bytes = BytesMut::new();
         let mut line_ends = LineEnds::Sound;
         while bytes.len() < inspect_max {
-            if !bytes.is_empty() && self.spare() < READ_BYTES_MIN {
-                self.make_room(&mut bytes, inspect_max);
+            let mut content = self.content_read();
+            if content.is_none() {
+                if !bytes.is_empty() && self.spare() < READ_BYTES_MIN {
+                    self.make_room(&mut bytes, inspect_max);
+                }
+                content = self.next_content().await?;
             }
-            match self.next_content().await? {
+            match content {
                 // Nothing is copied of what stands behind the bytes before it.
                 Some(Content::Bytes(more)) => bytes.unsplit(more),
                 Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
@@ -101,7 +105,9 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
         Ok(First { bytes: bytes.freeze(), whole: self.ended, line_ends, dots })
     }
 
-    /// Moves what was read of a long message to where more of it can be read right behind it.
+    /// Moves what was read of a long message to where more of it can be read right behind it. To be
+    /// called when there is nothing to be done but to read more: then next to nothing waits in
+    /// `input`, and the room is not used up at once.
     fn make_room(&mut self, bytes: &mut BytesMut, inspect_max: usize) {
         let most = inspect_max.saturating_add(NETWORK_BUFFER_BYTES);
         // Why twice: so all of it is moved a few times at most, however long it is.
@@ -123,14 +129,23 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
         self.bare_line_end == BareLineEnd::Refuse && self.reader.has_bare_line_end()
     }
 
-    async fn next_content(&mut self) -> Result<Option<Content>, Gone> {
+    /// The next content of what was read.
+    fn content_read(&mut self) -> Option<Content> {
         if self.ended {
-            return Ok(None);
+            return None;
         }
+        let content = self.reader.next(self.input)?;
+        self.ended = content == Content::End;
+        Some(content)
+    }
+
+    async fn next_content(&mut self) -> Result<Option<Content>, Gone> {
         loop {
-            if let Some(content) = self.reader.next(self.input) {
-                self.ended = content == Content::End;
+            if let Some(content) = self.content_read() {
                 return Ok(Some(content));
+            }
+            if self.ended {
+                return Ok(None);
             }
             if self.spare() < READ_BYTES_MIN {
                 self.input.reserve(NETWORK_BUFFER_BYTES);
@@ -197,6 +212,80 @@ impl<S: AsyncRead + Send + Unpin> Rest for Arriving<'_, S> {
                         return FINAL_DEADLINE_ALONE;
                     }
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::wire::smtp_client::Stuffer;
+
+    /// What is read of a message, and how many bytes of it were the first; the client sends packets
+    /// of `packet` bytes at most.
+    async fn read(content: Vec<u8>, packet: usize, inspect_max: usize) -> (Vec<u8>, First) {
+        let (mut client, mut stream) = duplex(packet);
+        let mut wire = Vec::new();
+        let mut stuffer = Stuffer::default();
+        stuffer.stuff(&content, Dots::Possible, &mut wire);
+        stuffer.end(&mut wire);
+        wire.extend_from_slice(b"NOOP\r\n");
+        let sending = tokio::spawn(async move { client.write_all(&wire).await.map(|()| client) });
+        let (_stop, stopping) = watch::channel(Stopping::No);
+        let (mut input, mut behind) = (BytesMut::new(), Vec::new());
+        let mut arriving = Arriving::new(&mut stream, &mut input, BareLineEnd::Pass, stopping);
+        let first = arriving.first(inspect_max).await.ok().unwrap();
+        let mut all = first.bytes.to_vec();
+        while let Some(bytes) = arriving.next().await.unwrap() {
+            all.extend_from_slice(&bytes);
+        }
+        arriving.drain().await.ok().unwrap();
+        assert!(arriving.ended);
+        assert!(input.capacity() <= 2 * NETWORK_BUFFER_BYTES, "{}", input.capacity());
+        drop(sending.await.unwrap().unwrap());
+        stream.read_to_end(&mut behind).await.unwrap();
+        assert_eq!([&input[..], &behind].concat(), b"NOOP\r\n");
+        (all, first)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn what_is_read_first_is_not_much_more_than_asked_for() {
+        let content = b"a line of the message\r\n".repeat(100_000);
+        let (all, first) = runtime().block_on(read(content.clone(), 1 << 22, 300_000));
+        assert!(all == content);
+        let most = 300_000 + 2 * NETWORK_BUFFER_BYTES;
+        assert!((300_000..=most).contains(&first.bytes.len()), "{}", first.bytes.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Goal: a message is read as it was sent, wherever it has to be moved to. Method: lines with
+        /// and without dots in front, longer than all the rooms, cut into packets.
+        #[test]
+        fn a_message_is_read_as_it_was_sent(
+            lines in proptest::collection::vec("[.]{0,2}[a-z ]{0,30}", 0..60),
+            times in prop_oneof![Just(1usize), 1..900usize],
+            packet in prop_oneof![1000usize..2000, 20_000usize..80_000, Just(1 << 20)],
+            inspect_max in prop_oneof![1000usize..40_000, 200_000usize..1_500_000],
+        ) {
+            let once: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+            let content = once.repeat(times).into_bytes();
+            let dots = content.starts_with(b".")
+                || memchr::memmem::find(&content, b"\r\n.").is_some();
+            let (all, first) = runtime().block_on(read(content.clone(), packet, inspect_max));
+            prop_assert!(all == content);
+            prop_assert!(first.bytes.len() >= inspect_max.min(content.len()));
+            if first.bytes.len() == content.len() {
+                prop_assert_eq!(first.dots == Dots::Possible, dots);
             }
         }
     }
