@@ -2,7 +2,7 @@
 //! understands nothing and so is the practical limit, and Postfix's before-queue filter hop.
 //!
 //! Method: Postfix's `smtp-source` sends and `smtp-sink` takes; of several rounds, in which every
-//! way has its turn, the median counts. The guard runs as shipped: audit log, fingerprints, store.
+//! way has its turn, another first each time, the median counts. The guard runs as shipped: audit log, fingerprints, store.
 //! CPU time is that of the proxy's processes with their children (/proc), not of load and sink.
 //! What `smtp-source` cannot send (bounces, a given pace) this program sends itself.
 //! Run by `scripts/bench proxies`, which gives it a network of its own.
@@ -58,7 +58,7 @@ use crate::servers::postfix::{self, Postfix};
 const SESSIONS: usize = 20;
 
 /// Turns of each way.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// A load of `smtp-source`: its name, messages, bytes, options, and the share of HAProxy's CPU time
 /// a message that the guard may take.
@@ -163,9 +163,11 @@ impl Ways {
         for way in ways {
             turn(way);
         }
-        for _ in 0..ROUNDS {
-            for (way, figures) in ways.iter().zip(&mut figures) {
-                figures.push(turn(way));
+        // Why another first: whoever comes behind the same one each time finds what that one left.
+        for round in 0..ROUNDS {
+            for turned in 0..ways.len() {
+                let at = (round + turned) % ways.len();
+                figures[at].push(turn(ways[at]));
             }
         }
         let median = |mut found: Vec<f64>| {
