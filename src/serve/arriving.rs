@@ -80,19 +80,18 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
     pub async fn first(&mut self, inspect_max: usize) -> Result<First, Gone> {
         let mut bytes = BytesMut::new();
         let mut line_ends = LineEnds::Sound;
-        while bytes.len() < inspect_max {
-            let mut content = self.content_read();
-            if content.is_none() {
-                if !bytes.is_empty() && self.spare() < READ_BYTES_MIN {
-                    self.make_room(&mut bytes, inspect_max);
-                }
-                content = self.next_content().await?;
-            }
-            match content {
+        while bytes.len() < inspect_max && !self.ended {
+            match self.content_read() {
                 // Nothing is copied of what stands behind the bytes before it.
                 Some(Content::Bytes(more)) => bytes.unsplit(more),
                 Some(Content::Ambiguous) => line_ends = LineEnds::Ambiguous,
-                Some(Content::End) | None => break,
+                Some(Content::End) => {}
+                None => {
+                    if !bytes.is_empty() && self.spare() < READ_BYTES_MIN {
+                        self.make_room(&mut bytes, inspect_max);
+                    }
+                    self.read_more().await?;
+                }
             }
         }
         if line_ends == LineEnds::Sound && self.is_refused_bare() {
@@ -129,7 +128,7 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
         self.bare_line_end == BareLineEnd::Refuse && self.reader.has_bare_line_end()
     }
 
-    /// The next content of what was read.
+    /// The next content of what was read; `None` at the end, or when more must be read.
     fn content_read(&mut self) -> Option<Content> {
         if self.ended {
             return None;
@@ -147,20 +146,22 @@ impl<'a, S: AsyncRead + Send + Unpin> Arriving<'a, S> {
             if self.ended {
                 return Ok(None);
             }
-            if self.spare() < READ_BYTES_MIN {
-                self.input.reserve(NETWORK_BUFFER_BYTES);
-            }
-            let deadline = self.until.min(Instant::now() + CONTENT_DEADLINE);
-            tokio::select! {
-                biased;
-                _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => {
-                    return Err(Gone::Stopping);
-                }
-                read = timeout_at(deadline, self.stream.read_buf(self.input)) => {
-                    match read.map_err(|_| Gone::Deadline)?? {
-                        0 => return Err(Gone::Closed),
-                        _ => continue,
-                    }
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Gone> {
+        if self.spare() < READ_BYTES_MIN {
+            self.input.reserve(NETWORK_BUFFER_BYTES);
+        }
+        let deadline = self.until.min(Instant::now() + CONTENT_DEADLINE);
+        tokio::select! {
+            biased;
+            _ = self.stopping.wait_for(|stage| *stage == Stopping::Now) => Err(Gone::Stopping),
+            read = timeout_at(deadline, self.stream.read_buf(self.input)) => {
+                match read.map_err(|_| Gone::Deadline)?? {
+                    0 => Err(Gone::Closed),
+                    _ => Ok(()),
                 }
             }
         }
