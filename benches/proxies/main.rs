@@ -2,7 +2,8 @@
 //! understands nothing and so is the practical limit, and Postfix's before-queue filter hop.
 //!
 //! Method: Postfix's `smtp-source` sends and `smtp-sink` takes; of several rounds, in which every
-//! way has its turn, another first each time, the median counts. The guard runs as shipped: audit log, fingerprints, store.
+//! way has its turn, another first each time, the median counts. The guard runs as shipped: audit log,
+//! fingerprints, store.
 //! CPU time is that of the proxy's processes with their children (/proc), not of load and sink.
 //! What `smtp-source` cannot send (bounces, a given pace) this program sends itself.
 //! Run by `scripts/bench proxies`, which gives it a network of its own.
